@@ -1,0 +1,105 @@
+"""Engine: map a worker over part numbers, here or on Ray. The only file that imports ray.
+
+`build()` is called once per worker and returns `work(part) -> stats`; `work` reads and writes its part by itself, so
+that only part numbers and a few counts travel. A dead worker costs its part, which another one takes over. A cluster
+that was running before is never shut down.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from curate.progress import progress
+from schemas.configs import Workers
+
+log = logging.getLogger(__name__)
+Stats = dict[str, float]
+Work = Callable[[int], Stats]
+
+
+def run_parts(
+    build: Callable[[], Work],
+    parts: Sequence[int],
+    workers: Workers | int = 0,
+    *,
+    label: str = "parts",
+    model: bool = False,
+) -> Stats:
+    """Run `build()(part)` for every part; returns the sums of what the calls returned.
+
+    workers: 0 runs here, without Ray. model: whether a worker wants a GPU where there is one.
+    Raises what a worker raised: parts that were finished before stay finished.
+    """
+    where = Workers(count=workers) if isinstance(workers, int) else workers
+    if not parts:
+        return {}
+    results = _here(build, parts) if where.count == 0 else _on_ray(build, parts, where, model)
+    totals: Stats = {}
+    with progress(label, len(parts)) as advance:
+        for stats in results:
+            for name, value in stats.items():
+                totals[name] = totals.get(name, 0) + value
+            advance(int(stats.get("rows", 0)))
+    return totals
+
+
+def _here(build: Callable[[], Work], parts: Sequence[int]) -> Iterator[Stats]:
+    work = build()
+    return (work(part) for part in parts)
+
+
+def _on_ray(build: Callable[[], Work], parts: Sequence[int], where: Workers, model: bool) -> Iterator[Stats]:
+    import ray
+
+    start(where)
+    gpus = where.gpus if where.gpus is not None else float(model and ray.cluster_resources().get("GPU", 0) > 0)
+    low = min(where.count, len(parts))
+    high = max(low, min(where.max_count or low, len(parts)))
+    rows = ray.data.from_items([{"part": int(p)} for p in parts], override_num_blocks=len(parts)).map(
+        _Worker,
+        fn_constructor_args=(build,),
+        compute=ray.data.ActorPoolStrategy(min_size=low, max_size=high, max_tasks_in_flight_per_actor=1),
+        num_cpus=where.cpus,
+        num_gpus=gpus or None,
+    )
+    for row in rows.iter_rows():
+        yield {k: v for k, v in row.items() if k != "part" and v is not None}
+
+
+class _Worker:
+    """What a Ray actor holds: the built worker, and this process's thread count."""
+
+    def __init__(self, build: Callable[[], Work]) -> None:
+        logging.basicConfig(level=logging.WARNING)
+        self.work = build()
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        return {"part": row["part"], **self.work(int(row["part"]))}
+
+
+def start(where: Workers) -> None:
+    """Join the running cluster, or start a local one that ends with this process."""
+    import ray
+
+    if ray.is_initialized():
+        return
+    if where.address is None:
+        os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"  # else each worker runs `uv run` and uploads the folder
+    began = time.perf_counter()
+    ray.init(
+        address=where.address,
+        logging_level=logging.WARNING,
+        log_to_driver=False,
+        include_dashboard=False if where.address is None else None,
+        configure_logging=True,
+        **({"num_cpus": max(where.count, os.cpu_count() or 1)} if where.address is None else {}),
+    )
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    log.info("Ray is up after %.1f s", time.perf_counter() - began)

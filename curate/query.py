@@ -1,0 +1,149 @@
+"""Query: every table of a version as a DuckDB view, and `pairs`, one row per pair. The only file that imports duckdb.
+
+Two kinds of connection: `connect` for our own stages, and `query` for a user's SQL, which can read the dataset and
+nothing else: SELECT-type statements only, file and network access off outside the dataset, configuration locked.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from curate.dataset import Dataset
+from curate.storage import is_local
+from schemas.tables import PAIRS_LEAD
+
+if TYPE_CHECKING:
+    import duckdb
+
+_FIRST_FAILING = """
+SELECT u.uid,
+  CASE {cases} ELSE true END AS keep,
+  CASE {reasons} ELSE NULL END AS reason
+FROM urls u {joins}
+"""
+
+
+def quote(name: str) -> str:
+    """An SQL identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def literal(text: str) -> str:
+    """An SQL string."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def connect(data: Dataset, memory_limit: str = "2GB", threads: int | None = None) -> duckdb.DuckDBPyConnection:
+    """A connection with the views of the dataset's version; joins spill to a scratch folder past `memory_limit`."""
+    import duckdb
+
+    con = duckdb.connect(":memory:", config={"memory_limit": memory_limit, "preserve_insertion_order": "true"})
+    con.execute(f"SET temp_directory = {literal(tempfile.mkdtemp(prefix='curate-duckdb-'))}")
+    if threads:
+        con.execute(f"SET threads = {threads}")
+    if not is_local(data.fs):
+        con.register_filesystem(data.fs)
+    for table in views(data):
+        con.execute(view_sql(data, table))
+    if "urls" in data.tables():
+        con.execute(f"CREATE VIEW decisions AS {decisions_sql(views(data))}")
+        con.execute(f"CREATE VIEW pairs AS {pairs_sql(con, views(data))}")
+    return con
+
+
+def view_sql(data: Dataset, table: str, parts: Sequence[int] | None = None) -> str:
+    """SQL that makes the view of a table, or of some of its parts. Tables `scores_x@y` are folded into `scores_x`."""
+    files = []
+    for member in [t for t in data.tables() if t == table or t.startswith(f"{table}@")]:
+        have = data.parts(member)
+        chosen = sorted(have) if parts is None else [p for p in parts if p in have]
+        prefix = "" if is_local(data.fs) else f"{_protocol(data)}://"
+        files += [literal(f"{prefix}{data.path}/{member}/{have[p].file}") for p in chosen]
+    body = f"read_parquet([{', '.join(files)}], union_by_name = true)" if files else "(SELECT NULL AS uid) WHERE false"
+    return f"CREATE OR REPLACE VIEW {quote(table)} AS SELECT * FROM {body}"
+
+
+def views(data: Dataset) -> list[str]:
+    """Names of the tables as SQL sees them."""
+    return [t for t in data.tables() if "@" not in t]
+
+
+def _protocol(data: Dataset) -> str:
+    protocol = data.fs.protocol
+    return protocol if isinstance(protocol, str) else protocol[0]
+
+
+def decisions_sql(tables: Sequence[str]) -> str:
+    """`decisions`: the first failing reason of download, quality, dedup, select. keep is null where a stage has not decided a pair yet."""
+    if "samples" not in tables:
+        return "SELECT uid, CAST(NULL AS BOOLEAN) AS keep, 'not downloaded yet' AS reason FROM urls"
+    cases = ["WHEN s.uid IS NULL THEN NULL", "WHEN s.status <> 'success' THEN false"]
+    reasons = ["WHEN s.uid IS NULL THEN 'not downloaded yet'", "WHEN s.status <> 'success' THEN s.status"]
+    joins = ["LEFT JOIN samples s ON s.uid = u.uid"]
+    for stage in ("quality", "dedup", "select"):
+        if (table := f"decisions_{stage}") not in tables:
+            continue
+        joins.append(f"LEFT JOIN {table} {stage} ON {stage}.uid = u.uid")
+        cases += [f"WHEN {stage}.uid IS NULL THEN NULL", f"WHEN NOT {stage}.keep THEN false"]
+        reasons += [f"WHEN {stage}.uid IS NULL THEN '{stage} not decided yet'", f"WHEN NOT {stage}.keep THEN {stage}.reason"]
+    return _FIRST_FAILING.format(cases=" ".join(cases), reasons=" ".join(reasons), joins=" ".join(joins))
+
+
+def pairs_sql(con: duckdb.DuckDBPyConnection, tables: Sequence[str]) -> str:
+    """`pairs`: the one-row-per-uid tables joined, columns named <table>__<column>, no list columns."""
+    joined = [t for t in PAIRS_LEAD if t in tables]
+    joined += [t for t in tables if t.startswith(("scores_", "decisions_"))]
+    columns, joins = ["urls.uid AS uid"], []
+    for table in joined:
+        columns += [
+            f"{quote(table)}.{quote(c)} AS {quote(f'{table}__{c}')}"
+            for c, kind in _columns(con, table)
+            if c not in ("uid", "caption_id") and not kind.endswith("]")
+        ]
+        if table != "urls":
+            original = f" AND {quote(table)}.caption_id = urls.uid" if table.startswith("scores_") else ""
+            joins.append(f"LEFT JOIN {quote(table)} ON {quote(table)}.uid = urls.uid{original}")
+    columns += ["decisions.keep AS keep", "decisions.reason AS reason"]
+    joins.append("LEFT JOIN decisions ON decisions.uid = urls.uid")
+    return f"SELECT {', '.join(columns)} FROM urls {' '.join(joins)}"
+
+
+def _columns(con: duckdb.DuckDBPyConnection, table: str) -> list[tuple[str, str]]:
+    return [(row[0], row[1]) for row in con.execute(f"DESCRIBE {quote(table)}").fetchall()]
+
+
+def select(con: duckdb.DuckDBPyConnection, sql: str, parameters: Sequence[Any] = ()) -> pa.Table:
+    """Run SQL of our own and return an Arrow table."""
+    return con.execute(sql, list(parameters)).to_arrow_table()
+
+
+def query(data: Dataset, sql: str, memory_limit: str = "2GB") -> pa.Table:
+    """Run a user's SQL, read-only. Raises ValueError with DuckDB's first line, or for anything but SELECT."""
+    import duckdb
+
+    con = connect(data, memory_limit)
+    lock(con, data)
+    try:
+        statements = duckdb.extract_statements(sql)
+        refused = [s.type.name for s in statements if s.type not in (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)]
+        if refused or len(statements) != 1:
+            raise ValueError(f"`curate query` runs one SELECT; this is {', '.join(refused) or f'{len(statements)} statements'}")
+        return con.execute(statements[0]).to_arrow_table()
+    except duckdb.Error as error:
+        raise ValueError(" ".join(str(error).split())) from error
+    finally:
+        con.close()
+
+
+def lock(con: duckdb.DuckDBPyConnection, data: Dataset) -> None:
+    """From here on the connection reads the dataset and nothing else, and cannot be unlocked."""
+    allowed = [f"{data.path}/"] if is_local(data.fs) else [f"{_protocol(data)}://{data.path}/"]
+    scratch = con.execute("SELECT current_setting('temp_directory')").fetchone()
+    allowed += [f"{scratch[0]}/"] if scratch else []
+    con.execute(f"SET allowed_directories = [{', '.join(literal(a) for a in allowed)}]")
+    con.execute("SET enable_external_access = false")
+    con.execute("SET lock_configuration = true")

@@ -1,0 +1,55 @@
+"""The menus: a config in, the unit that it names out. Arrays in, columns out; folders, Ray and SQL are unknown here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import assert_never
+
+from models.base import Captioner, Scorer
+from schemas.configs import (
+    BootstrapScorer,
+    CaptionerConfig,
+    ClipScorer,
+    HfCaptioner,
+    ImageStatsScorer,
+    ScorerConfig,
+    TextStatsScorer,
+)
+
+
+def scorer(config: ScorerConfig, artifact: Path | None = None) -> Scorer:
+    """Build the scorer of a config, with its weights loaded.
+
+    artifact: local folder with what a pool-level unit fitted; only `bootstrap` reads one.
+    Raises ValueError where weights cannot be had, naming them and the remedy.
+    """
+    match config:
+        case ClipScorer():
+            from models.scorers.clip import Clip
+
+            return Clip(config)
+        case BootstrapScorer():
+            from models.scorers.bootstrap import Bootstrap
+
+            return Bootstrap(config, artifact)
+        case ImageStatsScorer():
+            from models.scorers.image_stats import ImageStats
+
+            return ImageStats(config)
+        case TextStatsScorer():
+            from models.scorers.text_stats import TextStats
+
+            return TextStats(config)
+        case _:
+            assert_never(config)
+
+
+def captioner(config: CaptionerConfig) -> Captioner:
+    """Build the captioner of a config, with its weights loaded. Raises ValueError as `scorer` does."""
+    match config:
+        case HfCaptioner():
+            from models.captioners.hf import Hf
+
+            return Hf(config)
+        case _:
+            assert_never(config)

@@ -1,0 +1,44 @@
+"""What a unit is: a plain class, built once per worker, called with a batch, giving columns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+Image = np.ndarray[Any, np.dtype[np.uint8]]
+Columns = dict[str, Any]  # name -> list or array of len(batch); arrays of shape (n, d) are embeddings
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Pairs with their pixels. All lists have the same length; `images[i]` is None where there is no image.
+
+    images: RGB, or RGBA where the stored file has alpha; uint8, height x width x channels, at the stored resolution.
+    columns: other columns of the pairs by `<table>__<column>` name, such as samples__original_width.
+    """
+
+    uids: list[str]
+    caption_ids: list[str]
+    captions: list[str | None]
+    images: list[Image | None]
+    image_errors: list[str | None]
+    columns: dict[str, list[Any]] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.uids)
+
+
+class Scorer(Protocol):
+    """Numbers for every pair of a batch: the columns that schemas.tables.SCORES lists for its kind, plus
+    `error` (None or a short text per pair; where it is set, the scores of that pair are None), plus
+    `image_emb` / `text_emb` as float16 arrays (n, d) where it has them. A bad pair costs that pair."""
+
+    def __call__(self, batch: Batch) -> Columns: ...
+
+
+class Captioner(Protocol):
+    """One list of captions per image of the batch; None with a text in `errors` where there is none."""
+
+    def __call__(self, batch: Batch) -> tuple[list[list[str] | None], list[str | None]]: ...
