@@ -1,7 +1,9 @@
 """Engine: map a worker over part numbers, here or on Ray. The only file that imports ray.
 
-`build()` is called once per worker and returns `work(part) -> stats`; `work` reads and writes its part by itself, so
-that only part numbers and a few counts travel. A dead worker costs its part, which another one takes over. A cluster
+`build()` is called once per worker and returns `work(part) -> stats`; `work` reads and writes its
+part by itself, so
+that only part numbers and a few counts travel. A dead worker costs its part, which another one
+takes over. A cluster
 that was running before is never shut down.
 """
 
@@ -52,17 +54,27 @@ def _here(build: Callable[[], Work], parts: Sequence[int]) -> Iterator[Stats]:
     return (work(part) for part in parts)
 
 
-def _on_ray(build: Callable[[], Work], parts: Sequence[int], where: Workers, model: bool) -> Iterator[Stats]:
+def _on_ray(
+    build: Callable[[], Work], parts: Sequence[int], where: Workers, model: bool
+) -> Iterator[Stats]:
     import ray
 
     start(where)
-    gpus = where.gpus if where.gpus is not None else float(model and ray.cluster_resources().get("GPU", 0) > 0)
+    gpus = (
+        where.gpus
+        if where.gpus is not None
+        else float(model and ray.cluster_resources().get("GPU", 0) > 0)
+    )
     low = min(where.count, len(parts))
     high = max(low, min(where.max_count or low, len(parts)))
-    rows = ray.data.from_items([{"part": int(p)} for p in parts], override_num_blocks=len(parts)).map(
+    rows = ray.data.from_items(
+        [{"part": int(p)} for p in parts], override_num_blocks=len(parts)
+    ).map(
         _Worker,
         fn_constructor_args=(build,),
-        compute=ray.data.ActorPoolStrategy(min_size=low, max_size=high, max_tasks_in_flight_per_actor=1),
+        compute=ray.data.ActorPoolStrategy(
+            min_size=low, max_size=high, max_tasks_in_flight_per_actor=1
+        ),
         num_cpus=where.cpus,
         num_gpus=gpus or None,
     )
@@ -88,7 +100,8 @@ def start(where: Workers) -> None:
     if ray.is_initialized():
         return
     if where.address is None:
-        os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"  # else each worker runs `uv run` and uploads the folder
+        # else each worker runs `uv run` and uploads the folder
+        os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
     began = time.perf_counter()
     ray.init(
         address=where.address,

@@ -1,4 +1,6 @@
-"""Progress of long work: a bar with rate and remaining time on a terminal, a line every few seconds elsewhere."""
+"""Progress of long work: a bar with rate and remaining time on a terminal, a line every few seconds
+elsewhere.
+"""
 
 from __future__ import annotations
 
@@ -63,6 +65,8 @@ def _lines(label: str, total: int, unit: str) -> Iterator[Callable[[int, float],
         last = now
         remaining = (now - began) / steps * (total - steps)
         pace = f", {rate:,.0f} rows/s" if rate else ""
-        log.info("%s: %d of %d %s%s, about %.0f s to go", label, steps, total, unit, pace, remaining)
+        log.info(
+            "%s: %d of %d %s%s, about %.0f s to go", label, steps, total, unit, pace, remaining
+        )
 
     yield show

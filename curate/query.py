@@ -1,7 +1,10 @@
-"""Query: every table of a version as a DuckDB view, and `pairs`, one row per pair. The only file that imports duckdb.
+"""Query: every table of a version as a DuckDB view, and `pairs`, one row per pair. The only file
+that imports duckdb.
 
-Two kinds of connection: `connect` for our own stages, and `query` for a user's SQL, which can read the dataset and
-nothing else: SELECT-type statements only, file and network access off outside the dataset, configuration locked.
+Two kinds of connection: `connect` for our own stages, and `query` for a user's SQL, which can read
+the dataset and
+nothing else: SELECT-type statements only, file and network access off outside the dataset,
+configuration locked.
 """
 
 from __future__ import annotations
@@ -37,11 +40,17 @@ def literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def connect(data: Dataset, memory_limit: str = "2GB", threads: int | None = None) -> duckdb.DuckDBPyConnection:
-    """A connection with the views of the dataset's version; joins spill to a scratch folder past `memory_limit`."""
+def connect(
+    data: Dataset, memory_limit: str = "2GB", threads: int | None = None
+) -> duckdb.DuckDBPyConnection:
+    """A connection with the views of the dataset's version; joins spill to a scratch folder past
+    `memory_limit`.
+    """
     import duckdb
 
-    con = duckdb.connect(":memory:", config={"memory_limit": memory_limit, "preserve_insertion_order": "true"})
+    con = duckdb.connect(
+        ":memory:", config={"memory_limit": memory_limit, "preserve_insertion_order": "true"}
+    )
     con.execute(f"SET temp_directory = {literal(tempfile.mkdtemp(prefix='curate-duckdb-'))}")
     if threads:
         con.execute(f"SET threads = {threads}")
@@ -56,20 +65,25 @@ def connect(data: Dataset, memory_limit: str = "2GB", threads: int | None = None
 
 
 def view_sql(data: Dataset, table: str, parts: Sequence[int] | None = None) -> str:
-    """SQL that makes the view of a table, or of some of its parts. Tables `scores_x@y` are folded into `scores_x`."""
-    files = []
-    for member in [t for t in data.tables() if t == table or t.startswith(f"{table}@")]:
-        have = data.parts(member)
-        chosen = sorted(have) if parts is None else [p for p in parts if p in have]
-        prefix = "" if is_local(data.fs) else f"{_protocol(data)}://"
-        files += [literal(f"{prefix}{data.path}/{member}/{have[p].file}") for p in chosen]
-    body = f"read_parquet([{', '.join(files)}], union_by_name = true)" if files else "(SELECT NULL AS uid) WHERE false"
+    """SQL that makes the view of a table, or of some of its parts.
+
+    Tables `scores_x@y` (the scores of captions_y) are folded into `scores_x`.
+    """
+    prefix = "" if is_local(data.fs) else f"{_protocol(data)}://"
+    files = [
+        literal(f"{prefix}{data.path}/{member}/{entry.file}")
+        for member in data.tables()
+        if member == table or member.startswith(f"{table}@")
+        for part, entry in sorted(data.parts(member).items())
+        if parts is None or part in parts
+    ]
+    body = f"read_parquet([{', '.join(files)}], union_by_name = true)"
     return f"CREATE OR REPLACE VIEW {quote(table)} AS SELECT * FROM {body}"
 
 
 def views(data: Dataset) -> list[str]:
-    """Names of the tables as SQL sees them."""
-    return [t for t in data.tables() if "@" not in t]
+    """Names of the tables as SQL sees them: those that have a part."""
+    return [t for t in data.tables() if "@" not in t and data.parts(t)]
 
 
 def _protocol(data: Dataset) -> str:
@@ -78,25 +92,40 @@ def _protocol(data: Dataset) -> str:
 
 
 def decisions_sql(tables: Sequence[str]) -> str:
-    """`decisions`: the first failing reason of download, quality, dedup, select. keep is null where a stage has not decided a pair yet."""
+    """`decisions`: the first failing reason of download, quality, dedup, select. keep is null where
+    a stage has not decided a pair yet.
+    """
     if "samples" not in tables:
         return "SELECT uid, CAST(NULL AS BOOLEAN) AS keep, 'not downloaded yet' AS reason FROM urls"
     cases = ["WHEN s.uid IS NULL THEN NULL", "WHEN s.status <> 'success' THEN false"]
-    reasons = ["WHEN s.uid IS NULL THEN 'not downloaded yet'", "WHEN s.status <> 'success' THEN s.status"]
+    reasons = [
+        "WHEN s.uid IS NULL THEN 'not downloaded yet'",
+        "WHEN s.status <> 'success' THEN s.status",
+    ]
     joins = ["LEFT JOIN samples s ON s.uid = u.uid"]
     for stage in ("quality", "dedup", "select"):
         if (table := f"decisions_{stage}") not in tables:
             continue
-        joins.append(f"LEFT JOIN {table} {stage} ON {stage}.uid = u.uid")
-        cases += [f"WHEN {stage}.uid IS NULL THEN NULL", f"WHEN NOT {stage}.keep THEN false"]
-        reasons += [f"WHEN {stage}.uid IS NULL THEN '{stage} not decided yet'", f"WHEN NOT {stage}.keep THEN {stage}.reason"]
-    return _FIRST_FAILING.format(cases=" ".join(cases), reasons=" ".join(reasons), joins=" ".join(joins))
+        joins.append(f"LEFT JOIN {table} ON {table}.uid = u.uid")
+        cases += [f"WHEN {table}.uid IS NULL THEN NULL", f"WHEN NOT {table}.keep THEN false"]
+        reasons += [
+            f"WHEN {table}.uid IS NULL THEN '{stage} not decided yet'",
+            f"WHEN NOT {table}.keep THEN {table}.reason",
+        ]
+    return _FIRST_FAILING.format(
+        cases=" ".join(cases), reasons=" ".join(reasons), joins=" ".join(joins)
+    )
 
 
-def pairs_sql(con: duckdb.DuckDBPyConnection, tables: Sequence[str]) -> str:
-    """`pairs`: the one-row-per-uid tables joined, columns named <table>__<column>, no list columns."""
+def pairs_sql(con: duckdb.DuckDBPyConnection, tables: Sequence[str], decided: bool = True) -> str:
+    """`pairs`: the one-row-per-uid tables joined, columns named <table>__<column>, no list columns.
+
+    decided: False leaves the decisions out, for the stage that makes them.
+    """
     joined = [t for t in PAIRS_LEAD if t in tables]
-    joined += [t for t in tables if t.startswith(("scores_", "decisions_"))]
+    joined += [
+        t for t in tables if t.startswith("scores_") or (decided and t.startswith("decisions_"))
+    ]
     columns, joins = ["urls.uid AS uid"], []
     for table in joined:
         columns += [
@@ -105,10 +134,13 @@ def pairs_sql(con: duckdb.DuckDBPyConnection, tables: Sequence[str]) -> str:
             if c not in ("uid", "caption_id") and not kind.endswith("]")
         ]
         if table != "urls":
-            original = f" AND {quote(table)}.caption_id = urls.uid" if table.startswith("scores_") else ""
+            original = (
+                f" AND {quote(table)}.caption_id = urls.uid" if table.startswith("scores_") else ""
+            )
             joins.append(f"LEFT JOIN {quote(table)} ON {quote(table)}.uid = urls.uid{original}")
-    columns += ["decisions.keep AS keep", "decisions.reason AS reason"]
-    joins.append("LEFT JOIN decisions ON decisions.uid = urls.uid")
+    if decided:
+        columns += ["decisions.keep AS keep", "decisions.reason AS reason"]
+        joins.append("LEFT JOIN decisions ON decisions.uid = urls.uid")
     return f"SELECT {', '.join(columns)} FROM urls {' '.join(joins)}"
 
 
@@ -117,22 +149,34 @@ def _columns(con: duckdb.DuckDBPyConnection, table: str) -> list[tuple[str, str]
 
 
 def select(con: duckdb.DuckDBPyConnection, sql: str, parameters: Sequence[Any] = ()) -> pa.Table:
-    """Run SQL of our own and return an Arrow table."""
-    return con.execute(sql, list(parameters)).to_arrow_table()
+    """Run SQL and return an Arrow table. Raises ValueError with DuckDB's message on one line."""
+    import duckdb
+
+    try:
+        return con.sql(sql, params=list(parameters) or None).to_arrow_table()
+    except duckdb.Error as error:
+        raise ValueError(" ".join(str(error).split())[:500]) from error
 
 
 def query(data: Dataset, sql: str, memory_limit: str = "2GB") -> pa.Table:
-    """Run a user's SQL, read-only. Raises ValueError with DuckDB's first line, or for anything but SELECT."""
+    """Run a user's SQL, read-only. Raises ValueError with DuckDB's first line, or for anything but
+    SELECT.
+    """
     import duckdb
 
     con = connect(data, memory_limit)
     lock(con, data)
     try:
         statements = duckdb.extract_statements(sql)
-        refused = [s.type.name for s in statements if s.type not in (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)]
+        refused = [
+            s.type.name
+            for s in statements
+            if s.type not in (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)
+        ]
         if refused or len(statements) != 1:
-            raise ValueError(f"`curate query` runs one SELECT; this is {', '.join(refused) or f'{len(statements)} statements'}")
-        return con.execute(statements[0]).to_arrow_table()
+            found = ", ".join(refused) or f"{len(statements)} statements"
+            raise ValueError(f"`curate query` runs one SELECT; this is {found}")
+        return con.sql(sql).to_arrow_table()
     except duckdb.Error as error:
         raise ValueError(" ".join(str(error).split())) from error
     finally:
@@ -147,3 +191,25 @@ def lock(con: duckdb.DuckDBPyConnection, data: Dataset) -> None:
     con.execute(f"SET allowed_directories = [{', '.join(literal(a) for a in allowed)}]")
     con.execute("SET enable_external_access = false")
     con.execute("SET lock_configuration = true")
+
+
+def with_part_sql(data: Dataset, table: str) -> str:
+    """SELECT of a table's rows and `part`, the number of the part that holds them."""
+    prefix = "" if is_local(data.fs) else f"{_protocol(data)}://"
+    files = ", ".join(literal(f"{prefix}{file}") for file in data.files(table))
+    number = r"CAST(regexp_extract(filename, '(\d{8})\.g\d+\.parquet$', 1) AS INTEGER)"
+    body = f"read_parquet([{files}], filename = true, union_by_name = true)"
+    return f"SELECT * EXCLUDE (filename), {number} AS part FROM {body}"
+
+
+def draw_sql(seed: int, uid: str = "uid") -> str:
+    """SQL text that sorts as schemas.tables.draw(seed, uid) does: the 56 bits it is made of."""
+    return f"substr(sha256({literal(str(seed))} || chr(0) || {uid}), 1, 14)"
+
+
+def number_sql(expression: str) -> str:
+    """SQL of an expression as DOUBLE, with NaN as NULL. Not by `= 'nan'`: DuckDB answers that from
+    the statistics of a Parquet file, which leave NaN out.
+    """
+    value = f"CAST(({expression}\n) AS DOUBLE)"
+    return f"CASE WHEN isnan({value}) THEN NULL ELSE {value} END"

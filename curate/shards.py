@@ -1,4 +1,6 @@
-"""Shards: the image tars beside `samples`: read by byte range and decode, in threads while others compute."""
+"""Shards: the image tars beside `samples`: read by byte range and decode, in threads while others
+compute.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ def ranges(samples: pa.Table) -> dict[str, list[tuple[int, int, int]]]:
 
 
 def read_bytes(data: Dataset, samples: pa.Table) -> list[bytes | None]:
-    """The encoded image of every row, or None where it has none. Neighbours are read in one request."""
+    """The encoded image of every row, or None where it has none. Neighbours are read in one
+    request.
+    """
     images: list[bytes | None] = [None] * samples.num_rows
     for shard, entries in ranges(samples).items():
         path = data.tar_path(shard)
@@ -70,23 +74,35 @@ def batches(
     size: int = 256,
     columns: dict[str, list[Any]] | None = None,
 ) -> Iterator[Batch]:
-    """A part's downloaded pairs in batches of `size`, decoded once; the next batch decodes while this one is used.
+    """A part's downloaded pairs in batches of `size`, decoded once; the next batch decodes while
+    this one is used.
 
-    keep: which rows of the part; None: all that were downloaded. columns: more columns, aligned with the part's rows.
+    keep: which rows of the part; None: all that were downloaded. columns: more columns, aligned
+    with the part's rows.
     """
     urls, samples = data.read("urls", part, ["uid", "caption"]), data.read("samples", part)
     downloaded = [s == "success" for s in samples["status"].to_pylist()]
     rows = [i for i, ok in enumerate(downloaded) if ok and (keep is None or keep[i])]
     captions = dict(zip(urls["uid"].to_pylist(), urls["caption"].to_pylist(), strict=True))
-    more = {f"samples__{n}": samples[n].to_pylist() for n in ("original_width", "original_height", "sha256", "size")}
+    more = {
+        f"samples__{n}": samples[n].to_pylist()
+        for n in ("original_width", "original_height", "sha256", "size")
+    }
     more |= columns or {}
     chunks = [rows[i * size : (i + 1) * size] for i in range(math.ceil(len(rows) / size))]
     with ThreadPoolExecutor(DECODE_THREADS) as threads, ThreadPoolExecutor(1) as ahead:
-        pending = [ahead.submit(_batch, data, samples.take(c), captions, more, c, threads) for c in chunks[:1]]
+        pending = [
+            ahead.submit(_batch, data, samples.take(c), captions, more, c, threads)
+            for c in chunks[:1]
+        ]
         for following in [*chunks[1:], None]:
             ready = pending.pop().result()
             if following is not None:
-                pending.append(ahead.submit(_batch, data, samples.take(following), captions, more, following, threads))
+                pending.append(
+                    ahead.submit(
+                        _batch, data, samples.take(following), captions, more, following, threads
+                    )
+                )
             yield ready
 
 

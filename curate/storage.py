@@ -1,4 +1,5 @@
-"""Storage: whole files or none, on local disks and object stores alike. Written beside, renamed last.
+"""Storage: whole files or none, on local disks and object stores alike. Written beside, renamed
+last.
 
 An object store shows a file only when its upload is complete, so there the rename is not needed.
 """
@@ -24,7 +25,7 @@ def is_local(fs: AbstractFileSystem) -> bool:
 def names(fs: AbstractFileSystem, folder: str) -> list[str]:
     """File names in a folder, sorted; [] where there is none."""
     if is_local(fs):
-        return sorted(os.listdir(folder)) if Path(folder).is_dir() else []
+        return sorted(p.name for p in Path(folder).iterdir()) if Path(folder).is_dir() else []
     fs.invalidate_cache(folder)
     try:
         return sorted(str(p).rsplit("/", 1)[-1] for p in fs.ls(folder, detail=False))
@@ -48,7 +49,7 @@ def writing(fs: AbstractFileSystem, path: str) -> Iterator[BinaryIO]:
     try:
         with Path(beside).open("wb") as stream:
             yield stream
-        os.replace(beside, path)
+        Path(beside).replace(path)
     finally:
         Path(beside).unlink(missing_ok=True)
 
@@ -60,7 +61,9 @@ def replace(fs: AbstractFileSystem, path: str, data: Any) -> None:
 
 
 def create(fs: AbstractFileSystem, path: str, data: bytes) -> bool:
-    """Write a whole file unless one is there already: a hard link locally, a conditional put on an object store."""
+    """Write a whole file unless one is there already: a hard link locally, a conditional put on an
+    object store.
+    """
     if not is_local(fs):
         try:
             fs.pipe_file(path, data, mode="create")
@@ -80,14 +83,16 @@ def create(fs: AbstractFileSystem, path: str, data: bytes) -> bool:
 
 
 def fill_folder(fs: AbstractFileSystem, path: str, make: Callable[[str], None]) -> None:
-    """Let `make` fill a local scratch folder, then store its files under `path`; `_done` comes last."""
+    """Let `make` fill a local scratch folder, then store its files under `path`; `_done` comes
+    last.
+    """
     with tempfile.TemporaryDirectory(prefix="curate-") as scratch:
         make(scratch)
         for file in sorted(p for p in Path(scratch).rglob("*") if p.is_file()):
-            with writing(fs, f"{path}/{file.relative_to(scratch).as_posix()}") as target:
-                with file.open("rb") as source:
-                    while block := source.read(1 << 22):
-                        target.write(block)
+            name = file.relative_to(scratch).as_posix()
+            with writing(fs, f"{path}/{name}") as target, file.open("rb") as source:
+                while block := source.read(1 << 22):
+                    target.write(block)
     replace(fs, f"{path}/_done", b"")
 
 

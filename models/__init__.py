@@ -1,4 +1,5 @@
-"""The menus: a config in, the unit that it names out. Arrays in, columns out; folders, Ray and SQL are unknown here."""
+"""The menus: a config in, the unit that it names out. Arrays in, columns out; folders, Ray and SQL
+are unknown here."""
 
 from __future__ import annotations
 
@@ -45,7 +46,8 @@ def scorer(config: ScorerConfig, artifact: Path | None = None) -> Scorer:
 
 
 def captioner(config: CaptionerConfig) -> Captioner:
-    """Build the captioner of a config, with its weights loaded. Raises ValueError as `scorer` does."""
+    """Build the captioner of a config, with its weights loaded. Raises ValueError as `scorer`
+    does."""
     match config:
         case HfCaptioner():
             from models.captioners.hf import Hf

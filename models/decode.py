@@ -12,9 +12,9 @@ GREY, RGB, RGBA = 1, 3, 4  # channels
 def decode(data: bytes) -> Image:
     """RGB, or RGBA where the file has alpha, as uint8 (height, width, 3 or 4).
 
-    Grey becomes RGB, 16 bits become 8, of an animation the first frame is taken. EXIF rotation is not applied:
-    neither img2dataset, which wrote the stored image, nor open_clip's reader applies it.
-    Raises ValueError("undecodable image").
+    Grey becomes RGB, 16 bits become 8, of an animation the first frame is taken. EXIF rotation is
+    not applied: neither img2dataset, which wrote the stored image, nor open_clip's reader applies
+    it. Raises ValueError("undecodable image").
     """
     import cv2
 
@@ -25,12 +25,14 @@ def decode(data: bytes) -> Image:
     if pixels is None or pixels.dtype not in (np.uint8, np.uint16):
         raise ValueError("undecodable image")
     if pixels.dtype == np.uint16:
-        pixels = (pixels >> 8).astype(np.uint8)
+        pixels = (pixels // 256).astype(np.uint8)
     channels = 1 if pixels.ndim == 2 else pixels.shape[2]  # noqa: PLR2004 - two axes
-    convert = {GREY: cv2.COLOR_GRAY2RGB, RGB: cv2.COLOR_BGR2RGB, RGBA: cv2.COLOR_BGRA2RGBA}.get(channels)
+    convert = {GREY: cv2.COLOR_GRAY2RGB, RGB: cv2.COLOR_BGR2RGB, RGBA: cv2.COLOR_BGRA2RGBA}.get(
+        channels
+    )
     if convert is None:
         raise ValueError("undecodable image")
-    return cv2.cvtColor(pixels, convert).astype(np.uint8, copy=False)
+    return np.asarray(cv2.cvtColor(pixels, convert), np.uint8)
 
 
 def over_white(image: Image) -> Image:

@@ -1,9 +1,11 @@
-"""A word-level tokenizer learned from captions, for text towers that are too small for a table of 49 408 rows.
+"""A word-level tokenizer learned from captions, for text towers that are too small for a table of
+49 408 rows.
 
-Ids: 0 padding, 1 unknown, then the words by rank, then start, then end. `end` is the highest id, so that open_clip's
-default pooling (`argmax`) reads the text there; the causal mask keeps padding, which follows it, out of sight. A word
-that was not learned becomes `unknown`: it was too rare for its own row to be trained, and a row shared with whatever
-hashes to the same bucket would say less than "a rare word".
+Ids: 0 padding, 1 unknown, then the words by rank, then start, then end. `end` is the highest id, so
+that open_clip's default pooling (`argmax`) reads the text there; the causal mask keeps padding,
+which follows it, out of sight. A word that was not learned becomes `unknown`: it was too rare for
+its own row to be trained, and a row shared with whatever hashes to the same bucket would say less
+than "a rare word".
 """
 
 from __future__ import annotations
@@ -22,12 +24,16 @@ PADDING, UNKNOWN, FIRST_WORD = 0, 1, 2
 SPECIAL = 4  # padding, unknown, start, end
 MAX_WORD = 40  # characters: longer ones are keys, hashes and base64, and are never learned
 MAX_TEXT = 100_000  # characters that are looked at: more than any context holds
-# scripts without spaces (kana, Han, Thai, Lao, Khmer) by character; else runs of letters and digits
-WORD = re.compile(r"[\u0e00-\u0eff\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]|[^\W_\u0e00-\u0eff\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]+")  # noqa: E501
+# Thai, Lao, Khmer, kana, Han
+UNSPACED = r"\u0e00-\u0eff\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
+WORD = re.compile(
+    f"[{UNSPACED}]|[^\\W_{UNSPACED}]+"
+)  # a character of those, a run of letters and digits of others
 
 
 def words(text: str) -> Iterator[str]:
-    """The words of a text, lower case, compatibility forms folded (NFKC); punctuation is left out."""
+    """The words of a text, lower case, compatibility forms folded (NFKC); punctuation is left
+    out."""
     folded = unicodedata.normalize("NFKC", text[:MAX_TEXT]).lower()
     return (match.group() for match in WORD.finditer(folded))
 
@@ -43,7 +49,8 @@ class Vocabulary:
 
     @classmethod
     def learn(cls, captions: Iterable[str], size: int) -> Vocabulary:
-        """The `size` words that the most captions have, ties alphabetically: the order of captions changes nothing.
+        """The `size` words that the most captions have, ties alphabetically: the order of captions
+        changes nothing.
 
         Memory grows with the distinct words; give it a sample of a large pool.
         """
@@ -52,8 +59,11 @@ class Vocabulary:
             seen.update({word for word in words(caption) if len(word) <= MAX_WORD})
         return cls(sorted(seen, key=lambda word: (-seen[word], word))[:size])
 
-    def encode(self, texts: Iterable[str], context_length: int) -> np.ndarray[tuple[int, int], np.dtype[np.int64]]:
-        """Ids as int64 (n, context_length): start, words, end, padding; words beyond the context are cut."""
+    def encode(
+        self, texts: Iterable[str], context_length: int
+    ) -> np.ndarray[tuple[int, int], np.dtype[np.int64]]:
+        """Ids as int64 (n, context_length): start, words, end, padding; words beyond the context
+        are cut."""
         rows = [self._encode(text, context_length) for text in texts]
         return np.array(rows, np.int64).reshape(-1, context_length)
 
@@ -71,7 +81,11 @@ class Vocabulary:
         try:
             raw = json.loads(path.read_text())
         except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise ValueError(f"{path}: no vocabulary ({type(error).__name__}); fit the scorer again") from error
+            raise ValueError(
+                f"{path}: no vocabulary ({type(error).__name__}); fit the scorer again"
+            ) from error
         if not isinstance(raw, dict) or raw.get("format") != "curate-words-1":
-            raise ValueError(f"{path}: not a vocabulary of format curate-words-1; fit the scorer again")
+            raise ValueError(
+                f"{path}: not a vocabulary of format curate-words-1; fit the scorer again"
+            )
         return cls(raw["words"])

@@ -1,6 +1,8 @@
-"""The pyarrow schema of every table, in the order of the way. The names are a contract: queries and users rely on them.
+"""The pyarrow schema of every table, in the order of the way. The names are a contract: queries and
+users rely on them.
 
-Every row has a `uid`: 32 hex characters, the first 128 bits of sha256(url + NUL + caption). Tables that are made per
+Every row has a `uid`: 32 hex characters, the first 128 bits of sha256(url + NUL + caption). Tables
+that are made per
 unit are called `<table>_<name>`; `schema_of` finds the schema of any table by its name.
 """
 
@@ -20,7 +22,8 @@ URLS = pa.schema(
         pa.field("url", pa.string(), nullable=False),
         pa.field("caption", pa.string()),
         pa.field("source_uid", pa.string()),
-        # an image that is at hand already lies in a local tar; no column of a list can set these (lists get in_<name>)
+        # an image that is at hand already lies in a local tar; no column of a list can set these
+        # (lists get in_<name>)
         pa.field("tar", pa.string()),
         pa.field("tar_offset", pa.int64()),
         pa.field("tar_size", pa.int64()),
@@ -28,7 +31,12 @@ URLS = pa.schema(
 )
 
 SIGHTINGS = pa.schema(
-    [UID, pa.field("batch", pa.string()), pa.field("source", pa.string()), pa.field("n", pa.int64())]
+    [
+        UID,
+        pa.field("batch", pa.string()),
+        pa.field("source", pa.string()),
+        pa.field("n", pa.int64()),
+    ]
 )
 
 # img2dataset's names and types (1.47), then where the bytes are and what they look like
@@ -85,8 +93,12 @@ SCORES: Mapping[str, pa.Schema] = {
             pa.field("has_url", pa.bool_()),
             pa.field("is_file_name", pa.bool_()),
             pa.field("is_boilerplate", pa.bool_()),
-            pa.field("images_per_caption", pa.int64()),  # distinct images in the pool that have this caption
-            pa.field("captions_per_image", pa.int64()),  # distinct captions in the pool that this image has
+            pa.field(
+                "images_per_caption", pa.int64()
+            ),  # distinct images in the pool that have this caption
+            pa.field(
+                "captions_per_image", pa.int64()
+            ),  # distinct captions in the pool that this image has
         ]
     ),
     "datacomp": pa.schema(
@@ -102,7 +114,9 @@ CAPTIONS = pa.schema(
         UID,
         CAPTION_ID,
         pa.field("caption", pa.string()),
-        pa.field("parent_id", pa.string()),  # the caption it was made from; null: from the image alone
+        pa.field(
+            "parent_id", pa.string()
+        ),  # the caption it was made from; null: from the image alone
         pa.field("origin", pa.string()),  # generated | fused | split | ...
         pa.field("generator", pa.string()),
         pa.field("prompt_hash", pa.string()),
@@ -113,9 +127,7 @@ CAPTIONS = pa.schema(
     ]
 )
 
-CODES = pa.schema(
-    [UID, pa.field("codes", pa.list_(pa.int16())), pa.field("cluster", pa.int32())]
-)
+CODES = pa.schema([UID, pa.field("codes", pa.list_(pa.int16())), pa.field("cluster", pa.int32())])
 
 DUPLICATES = pa.schema(
     [
@@ -181,13 +193,17 @@ FAMILIES: Mapping[str, pa.Schema] = {
     "duplicates_": DUPLICATES,
     "subset_": SUBSET,
 }
-PAIRS_LEAD = ("urls", "samples")  # the tables that `pairs` starts with; then scores_* and decisions_*
+# what `pairs` starts with; then scores_* and decisions_*
+PAIRS_LEAD = ("urls", "samples")
 
 
 def scores(kind: str, embedding_dims: Mapping[str, int] | None = None) -> pa.Schema:
-    """Schema of `scores_<name>` for a scorer of this kind; `embedding_dims` maps image_emb / text_emb to its length."""
+    """Schema of `scores_<name>` for a scorer of this kind; `embedding_dims` maps image_emb /
+    text_emb to its length.
+    """
     embeddings = [
-        pa.field(column, pa.list_(pa.float16(), size)) for column, size in (embedding_dims or {}).items()
+        pa.field(column, pa.list_(pa.float16(), size))
+        for column, size in (embedding_dims or {}).items()
     ]
     return pa.schema([UID, CAPTION_ID, *SCORES[kind], *embeddings, pa.field("error", pa.string())])
 
@@ -201,7 +217,9 @@ def schema_of(table: str) -> pa.Schema | None:
 
 def clean(text: str | None) -> str:
     """A caption or URL as UTF-8 can hold it: unpaired surrogates become U+FFFD, null becomes ""."""
-    return "" if text is None else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return (
+        "" if text is None else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    )
 
 
 def _hex128(*fields: str) -> str:
@@ -209,15 +227,17 @@ def _hex128(*fields: str) -> str:
 
 
 def uid_of(url: str, caption: str | None) -> str:
-    """Identity of a pair: the first 128 bits of sha256(url + NUL + caption), as 32 hex characters."""
+    """Identity of a pair: 128 bits of sha256(url + NUL + caption), as 32 hex characters."""
     return _hex128(clean(url), clean(caption))
 
 
-def caption_id_of(uid: str, generator: str, prompt_hash: str, decode: str, seed: int, index: int) -> str:
+def caption_id_of(
+    uid: str, generator: str, prompt_hash: str, decode: str, seed: int, index: int
+) -> str:
     """Identity of a generated caption; an original caption's is its pair's uid."""
     return _hex128(uid, generator, prompt_hash, decode, str(seed), str(index))
 
 
 def draw(seed: int, uid: str) -> float:
-    """A uniform number in [0, 1) that depends on the seed and the pair alone, never on a position."""
+    """A uniform number in [0, 1) that depends on the seed and the pair, never on a position."""
     return int.from_bytes(hashlib.sha256(f"{seed}\0{uid}".encode()).digest()[:7], "big") / 2**56

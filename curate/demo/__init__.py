@@ -1,1 +1,1 @@
-"""The demo's own world: real drawings with captions, faults that are planted and recorded, and a bad web that serves them."""
+"""The demo's world: real drawings, planted and recorded faults, a bad web that serves them."""

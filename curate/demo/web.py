@@ -1,7 +1,7 @@
-"""A small bad web on loopback: serves a pool's files well, dead, flaky, lying, truncated or redirected, as planned.
+"""A small bad web on loopback: a pool's files, some of them dead, flaky, lying or cut short.
 
-`web.json` in the pool's folder maps each path to its file and to how it answers: ok | dead_404 | flaky_500 |
-lying_html | truncated | forbidden_redirect. HTTP/1.1 with keep-alive; about 5 000 small files a second on one core.
+`web.json` in the pool's folder maps each path to its file and to how it answers: ok | dead_404 |
+flaky_500 | lying_html | truncated | forbidden_redirect. HTTP/1.1 with keep-alive.
 """
 
 from __future__ import annotations
@@ -10,20 +10,28 @@ import asyncio
 import json
 import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import cast
 
 FORBIDDEN_HOST = "127.0.0.2"  # where the forbidden redirects point; nobody may ever come there
-REASONS = {200: "OK", 302: "Found", 404: "Not Found", 405: "Method Not Allowed", 500: "Internal Server Error"}
+REASONS = {
+    200: "OK",
+    302: "Found",
+    404: "Not Found",
+    405: "Method Not Allowed",
+    500: "Internal Server Error",
+}
 TYPES = {".png": "image/png", ".jpeg": "image/jpeg", ".webp": "image/webp"}
 LIE = b"<!doctype html><title>Not here</title><p>This picture has moved.</p>"
 MAX_HEAD = 65_536  # bytes of a request
-SECONDS_TO_STOP = 10
+
+Answer = Callable[[str, str], tuple[bytes, bool]]  # method, path -> the whole answer, stay open
 
 
 class Web:
-    """The running server: `url`, `port`, `requests` by path, `forbidden_hits` at 127.0.0.2 (must stay 0).
+    """The running server: `url`, `port`, `requests` by path, hits at the forbidden address.
 
     `watches_forbidden` is False where the system has no such second loopback address (macOS).
     """
@@ -31,7 +39,9 @@ class Web:
     def __init__(self, folder: Path, host: str) -> None:
         plan = folder / "web.json"
         if not plan.is_file():
-            raise ValueError(f"{plan}: no plan of a web; make_pool writes it, or name a pool's folder")
+            raise ValueError(
+                f"{plan}: no plan of a web; make_pool writes it, or name a pool's folder"
+            )
         self.host = host
         self.port = 0
         self.requests: Counter[str] = Counter()
@@ -52,7 +62,9 @@ class Web:
             return _message(405, b"GET only"), False
         page = self._plan.get(path, {"how": "dead_404", "file": ""})
         content, keep = self._page(page["how"], page["file"], self.requests[path], path)
-        return (content.partition(b"\r\n\r\n")[0] + b"\r\n\r\n" if method == "HEAD" else content), keep
+        return (
+            content.partition(b"\r\n\r\n")[0] + b"\r\n\r\n" if method == "HEAD" else content
+        ), keep
 
     def forbidden(self, _method: str, _path: str) -> tuple[bytes, bool]:
         """What the second address answers: a well-formed page, and the visit is counted."""
@@ -74,20 +86,19 @@ class Web:
 
 
 class _Connection(asyncio.Protocol):
-    """One client: reads heads of requests, writes answers in their order."""
+    """One client: reads heads of requests, writes the answers in their order."""
 
-    def __init__(self, web: Web, is_forbidden: bool, transports: set[asyncio.Transport]) -> None:
-        self._answer = web.forbidden if is_forbidden else web.answer
-        self._transports = transports
+    def __init__(self, answer: Answer, open_ones: set[asyncio.Transport]) -> None:
+        self._answer = answer
+        self._open_ones = open_ones
         self._head = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert_transport: asyncio.Transport = transport  # type: ignore[assignment]
-        self._transport = assert_transport
-        self._transports.add(self._transport)
+        self._transport = cast(asyncio.Transport, transport)
+        self._open_ones.add(self._transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._transports.discard(self._transport)
+        self._open_ones.discard(self._transport)
 
     def data_received(self, data: bytes) -> None:
         self._head += data
@@ -105,69 +116,60 @@ class _Connection(asyncio.Protocol):
 
 @contextmanager
 def serve(folder: Path, host: str = "127.0.0.1", port: int = 0) -> Iterator[Web]:
-    """Serve a pool's folder from a thread of this process until the block ends; port 0 takes a free one.
+    """Serve a pool's folder from a thread until the block ends; port 0 takes a free one.
 
     Raises ValueError where the folder holds no pool, OSError where the port is taken.
     """
     web = Web(folder, host)
     loop = asyncio.new_event_loop()
-    stop = asyncio.Event()
-    ready: threading.Event = threading.Event()
-    failures: list[OSError] = []
-    thread = threading.Thread(
-        target=_run, args=(loop, web, port, stop, ready, failures), name="demo-web", daemon=True
-    )
+    thread = threading.Thread(target=loop.run_forever, name="demo-web", daemon=True)
     thread.start()
-    ready.wait()
+    close: Callable[[], None] = _nothing
     try:
-        if failures:
-            raise failures[0]
+        close = asyncio.run_coroutine_threadsafe(_listen(web, port), loop).result()
         yield web
     finally:
-        if not failures:
-            loop.call_soon_threadsafe(stop.set)
-        thread.join(SECONDS_TO_STOP)
-
-
-def _run(
-    loop: asyncio.AbstractEventLoop,
-    web: Web,
-    port: int,
-    stop: asyncio.Event,
-    ready: threading.Event,
-    failures: list[OSError],
-) -> None:
-    try:
-        loop.run_until_complete(_serve(web, port, stop, ready))
-    except OSError as error:
-        failures.append(error)
-        ready.set()
-    finally:
+        loop.call_soon_threadsafe(close)
+        loop.call_soon_threadsafe(lambda: loop.call_soon(loop.stop))  # after the sockets are closed
+        thread.join()
         loop.close()
 
 
-async def _serve(web: Web, port: int, stop: asyncio.Event, ready: threading.Event) -> None:
+def _nothing() -> None:
+    """What there is to close where nothing could be opened."""
+
+
+async def _listen(web: Web, port: int) -> Callable[[], None]:
+    """Open both addresses; returns what closes them and every connection."""
     loop = asyncio.get_running_loop()
-    transports: set[asyncio.Transport] = set()
-    servers = [await loop.create_server(lambda: _Connection(web, False, transports), web.host, port)]
+    open_ones: set[asyncio.Transport] = set()
+    servers = [await loop.create_server(lambda: _Connection(web.answer, open_ones), web.host, port)]
     web.port = servers[0].sockets[0].getsockname()[1]
-    try:
+    with suppress(OSError):  # a system with one loopback address
         servers.append(
-            await loop.create_server(lambda: _Connection(web, True, transports), FORBIDDEN_HOST, web.port)
+            await loop.create_server(
+                lambda: _Connection(web.forbidden, open_ones), FORBIDDEN_HOST, web.port
+            )
         )
-        web.watches_forbidden = True
-    except OSError:  # this system has one loopback address
-        web.watches_forbidden = False
-    ready.set()
-    await stop.wait()
-    for server in servers:
-        server.close()
-    for transport in tuple(transports):
-        transport.abort()
+    web.watches_forbidden = len(servers) > 1
+
+    def close() -> None:
+        for server in servers:
+            server.close()
+        for transport in tuple(open_ones):
+            transport.abort()
+
+    return close
 
 
-def _message(status: int, body: bytes, kind: str = "text/plain", location: str | None = None) -> bytes:
-    lines = [f"HTTP/1.1 {status} {REASONS[status]}", f"Content-Type: {kind}", f"Content-Length: {len(body)}"]
+def _message(
+    status: int, body: bytes, kind: str = "text/plain", location: str | None = None
+) -> bytes:
+    lines = [
+        f"HTTP/1.1 {status} {REASONS[status]}",
+        f"Content-Type: {kind}",
+        f"Content-Length: {len(body)}",
+    ]
     if location is not None:
         lines.append(f"Location: {location}")
     return "\r\n".join([*lines, "", ""]).encode("latin-1") + body

@@ -1,17 +1,17 @@
-"""Cosine of image and text by any open_clip model: a pretrained tag, a hub id or a local checkpoint.
+"""Cosine of image and text by any open_clip model: a pretrained tag, a hub id or a local
+checkpoint.
 
 CLIPScore (Hessel et al., 2021) without its factor and its clipping at 0.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
-from pickle import UnpicklingError  # what torch.load(weights_only=True) refuses a checkpoint with
 from typing import Any
 
 import numpy as np
 
 from models.base import Batch, Columns, Image
+from models.clip import load_pretrained, precision_of
 from models.decode import over_white
 from models.scorers.pairs import (
     Array,
@@ -25,20 +25,25 @@ from models.scorers.pairs import (
 from schemas.configs import ClipScorer
 from schemas.tables import clean
 
-MAX_CHARACTERS = 2000  # of a caption that are tokenized: 77 tokens of English are 350, and byte pairs cost n**2
-MAX_ASPECT = 16  # beyond it the centre is cut out first: else 1 x 10 000 pixels would grow to 224 x 2 240 000
+MAX_CHARACTERS = (
+    2000  # of a caption that are tokenized: 77 tokens of English are 350, and byte pairs cost n**2
+)
+MAX_ASPECT = 16  # beyond it the centre is cut out: else 1 x 10 000 would grow to 224 x 2 240 000
 
 
 class Clip:
-    """Scores pairs on the GPU where there is one. A caption that occurs many times in a call is encoded once."""
+    """Scores pairs on the GPU where there is one. A caption that occurs many times in a call is
+    encoded once."""
 
     def __init__(self, config: ClipScorer) -> None:
         import torch
 
         self.config = config
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.precision = precision(config.precision, self.device.type)
-        self.model, self.transform, self.tokenizer = load(config, self.precision, self.device)
+        self.precision = precision_of(config.precision, self.device.type)
+        self.model, self.transform, self.tokenizer = load_pretrained(
+            config.model, config.pretrained, self.precision, self.device.type
+        )
         self.squares = self.model.visual.preprocess_cfg["resize_mode"] == "shortest"
         self.dim = self._texts(["a"]).shape[1]
 
@@ -61,7 +66,9 @@ class Clip:
         """Rows that were embedded and their embeddings; the others get their error."""
         rows: list[int] = []
         parts: list[Array] = []
-        for chunk in chunks([row for row, error in enumerate(errors) if error is None], self.config.batch_size):
+        for chunk in chunks(
+            [row for row, error in enumerate(errors) if error is None], self.config.batch_size
+        ):
             tensors: list[Any] = []
             for row in chunk:
                 try:
@@ -82,7 +89,10 @@ class Clip:
 
     def _texts(self, texts: list[str]) -> Array:
         parts = [
-            self._embed(self.model.encode_text, list(self.tokenizer([clean(t)[:MAX_CHARACTERS] for t in chunk])))
+            self._embed(
+                self.model.encode_text,
+                list(self.tokenizer([clean(t)[:MAX_CHARACTERS] for t in chunk])),
+            )
             for chunk in chunks(texts, self.config.batch_size)
         ]
         return np.concatenate(parts) if parts else np.empty((0, self.dim), np.float32)
@@ -101,40 +111,9 @@ class Clip:
         return embedded.cpu().numpy()
 
 
-def precision(wanted: str, device: str) -> str:
-    """`auto` is bf16 on a GPU that has it, else fp32; anything else is taken as it is."""
-    import torch
-
-    if wanted != "auto":
-        return wanted
-    return "bf16" if device == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
-
-
 def centre(image: Image) -> Image:
     """The middle of an image that is longer than MAX_ASPECT times its width; others as they are."""
     height, width = image.shape[:2]
     rows, columns = min(height, MAX_ASPECT * width), min(width, MAX_ASPECT * height)
     top, left = (height - rows) // 2, (width - columns) // 2
     return np.ascontiguousarray(image[top : top + rows, left : left + columns])
-
-
-def load(config: ClipScorer, precision: str, device: Any) -> tuple[Any, Any, Any]:
-    """Model in eval mode, image transform, tokenizer. Raises ValueError that names the model and the remedy."""
-    import open_clip
-    from safetensors import SafetensorError
-
-    name = f"local-dir:{config.model}" if Path(config.model).is_dir() else config.model
-    tag = None if ":" in name else config.pretrained  # models with a scheme bring their weights
-    try:
-        model, _, transform = open_clip.create_model_and_transforms(
-            name, tag, precision=precision, device=device, require_pretrained=True, weights_only=True
-        )
-        tokenizer = open_clip.get_tokenizer(name)
-    except (RuntimeError, OSError, ValueError, UnpicklingError, SafetensorError) as error:
-        weights = f" with pretrained {tag}" if tag else ""
-        raise ValueError(
-            f"scorer {config.name}: model {config.model}{weights} cannot be loaded ({one_line(error)}); "
-            "with no hub in reach give the path of a checkpoint as `pretrained`, "
-            "or a folder with open_clip_config.json and weights as `model`"
-        ) from error
-    return model.eval(), transform, tokenizer

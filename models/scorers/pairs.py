@@ -26,7 +26,9 @@ def caption_fault(caption: str | None) -> str | None:
 
 def pair_faults(batch: Batch) -> list[str | None]:
     """Per pair: why it cannot be scored, None where it can."""
-    return [image_fault(batch, row) or caption_fault(batch.captions[row]) for row in range(len(batch))]
+    return [
+        image_fault(batch, row) or caption_fault(batch.captions[row]) for row in range(len(batch))
+    ]
 
 
 def one_line(error: BaseException) -> str:
@@ -55,7 +57,8 @@ def spread(values: Iterable[Any], rows: Sequence[int], n: int) -> list[Any]:
 
 
 def spread_embeddings(embeddings: Array, rows: Sequence[int], n: int) -> Array:
-    """float16 (n, d) with the embeddings at these rows and NaN elsewhere: a zero would pass for a direction."""
+    """float16 (n, d) with the embeddings at these rows and NaN elsewhere: a zero would pass for a
+    direction."""
     column = np.full((n, embeddings.shape[1]), np.nan, np.float16)
     column[list(rows)] = embeddings
     return column

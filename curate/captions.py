@@ -1,0 +1,87 @@
+"""Captions: which of a pair's captions training sees; `captions` of subset_*.
+
+A candidate is (caption_id, text): the original caption, whose id is the pair's uid, then the
+generated ones, in the order of their tables and in the order in which they were made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from curate.dataset import Dataset
+from schemas.configs import ChooseCaption
+
+Chosen = list[dict[str, Any]]  # caption_id, text, weight; the weights of a pair sum to 1
+Candidate = tuple[str, str]
+
+
+def caption_tables(data: Dataset, choose: ChooseCaption) -> list[str]:
+    """The tables that a choice depends on, beside urls. Raises ValueError where `by` has no
+    scores.
+    """
+    if choose.use == "original":
+        return []
+    generated = [t for t in data.tables() if t.startswith("captions_")]
+    if choose.use != "best":
+        return generated
+    table = f"scores_{choose.by}"
+    if table not in data.tables():
+        have = ", ".join(t for t in data.tables() if t.startswith("scores_")) or "none"
+        raise ValueError(f"choose: by: {choose.by!r} has no scores ({table}); there are {have}")
+    scores = [t for t in data.tables() if t == table or t.startswith(f"{table}@")]
+    return generated + scores
+
+
+def captions_of(
+    choose: ChooseCaption, data: Dataset, part: int, uids: set[str], tables: Sequence[str]
+) -> dict[str, Chosen]:
+    """The captions of these pairs of a part, by uid. tables: what `caption_tables` gave."""
+    urls = data.read("urls", part, ["uid", "caption"]).to_pylist()
+    originals = {r["uid"]: (r["uid"], r["caption"] or "") for r in urls if r["uid"] in uids}
+    generated = _generated(data, part, uids, [t for t in tables if t.startswith("captions_")])
+    scores = _scores(data, part, [t for t in tables if t.startswith("scores_")])
+    return {
+        uid: weighted(pick(choose.use, original, generated.get(uid, []), scores))
+        for uid, original in originals.items()
+    }
+
+
+def pick(
+    use: str, original: Candidate, generated: Sequence[Candidate], scores: dict[str, float]
+) -> list[Candidate]:
+    """The captions of one pair. A caption without a score loses; the first of equal ones wins."""
+    candidates = [original, *generated]
+    if use == "original":
+        return [original]
+    if use == "generated":
+        return list(generated) or [original]
+    if use == "best":
+        return [max(candidates, key=lambda c: scores.get(c[0], float("-inf")))]
+    return candidates
+
+
+def weighted(chosen: Sequence[Candidate]) -> Chosen:
+    """The captions with equal weights that sum to 1."""
+    return [{"caption_id": c, "text": text, "weight": 1 / len(chosen)} for c, text in chosen]
+
+
+def _generated(
+    data: Dataset, part: int, uids: set[str], tables: Sequence[str]
+) -> dict[str, list[Candidate]]:
+    found: dict[str, list[Candidate]] = {}
+    for table in (t for t in tables if part in data.parts(t)):
+        for row in data.read(table, part, ["uid", "caption_id", "caption"]).to_pylist():
+            if row["uid"] in uids and row["caption"] is not None:
+                found.setdefault(row["uid"], []).append((row["caption_id"], row["caption"]))
+    return found
+
+
+def _scores(data: Dataset, part: int, tables: Sequence[str]) -> dict[str, float]:
+    """clip_score by caption_id; a caption without one, or with NaN, is left out."""
+    found: dict[str, float] = {}
+    for table in (t for t in tables if part in data.parts(t)):
+        for row in data.read(table, part, ["caption_id", "clip_score"]).to_pylist():
+            if row["clip_score"] is not None and row["clip_score"] == row["clip_score"]:
+                found[row["caption_id"]] = row["clip_score"]
+    return found

@@ -1,0 +1,212 @@
+"""The `curate` command. Heavy imports are local: `curate --help` answers at once.
+
+The one file here that may import flows: it is the door, and both lie behind it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+# No calls home, and no start-up that a small machine cannot make in time; a value that is set
+# already is kept.
+ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+    "DO_NOT_TRACK": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "NO_ALBUMENTATIONS_UPDATE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+app = typer.Typer(
+    name="curate",
+    help="Turn a list of image-text URLs into a small, aligned, deduplicated training set.\n\n"
+    "Start with `curate demo`, which needs no data, GPU or model of yours; then write a recipe "
+    "(YAML, see flows/configs/) and `curate run` it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Root = Annotated[str, typer.Argument(help="Dataset: a folder or any fsspec URL.")]
+Recipe = Annotated[Path, typer.Argument(help="Recipe: a YAML file, see flows/configs/.")]
+Version = Annotated[int | None, typer.Option(help="Read this version instead of the newest.")]
+
+
+class Format(StrEnum):
+    table = "table"
+    csv = "csv"
+    json = "json"
+    parquet = "parquet"
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for everything the demo makes.")] = Path(
+        "curate-demo"
+    ),
+    seed: Annotated[int, typer.Option(help="Of the planted faults and all draws.")] = 0,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Fewer drawings, shorter training.")
+    ] = False,
+    workers: Annotated[int, typer.Option(help="Ray workers; 0 runs in this process.")] = 2,
+) -> None:
+    """Curate a real pool with planted faults, train on the result, and say what was caught."""
+    from flows.demo import run_demo
+
+    print(run_demo(out, seed=seed, quick=quick, workers=workers))
+
+
+@app.command()
+def run(
+    recipe: Recipe,
+    root: Annotated[str | None, typer.Option(help="Dataset, instead of the recipe's.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Ray workers, instead of the recipe's; 0: none.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the plan and touch nothing.")
+    ] = False,
+) -> None:
+    """Run a recipe: every stage that it names, from where the last run stopped."""
+    config = _recipe(recipe, root, workers)
+    if dry_run:
+        from flows.plan import plan
+
+        print(plan(config))
+        return
+    from curate.dataset import Dataset
+    from curate.funnel import funnel, funnel_table
+    from flows.curation import curation
+
+    curation(config)
+    print(funnel_table(funnel(Dataset(config.root))))
+
+
+@app.command()
+def download(
+    recipe: Recipe,
+    root: Annotated[str | None, typer.Option(help="Dataset, instead of the recipe's.")] = None,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Try the failed rows again.")
+    ] = False,
+    status: Annotated[list[str] | None, typer.Option(help="Only rows with this status.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Ray workers, instead of the recipe's.")
+    ] = None,
+) -> None:
+    """Download what is missing, or only what failed before."""
+    from curate.dataset import Dataset
+    from curate.download import download as stage
+
+    config = _recipe(recipe, root, workers)
+    stage(
+        Dataset(config.root),
+        config.download,
+        config.workers,
+        retry_failed=retry_failed,
+        statuses=status or [],
+    )
+
+
+@app.command()
+def query(
+    root: Root,
+    sql: Annotated[str, typer.Argument(help="One SELECT over the tables, or over `pairs`.")],
+    format: Annotated[Format, typer.Option(help="How to print it.")] = Format.table,
+    version: Version = None,
+) -> None:
+    """Ask the dataset in SQL, read-only."""
+    from curate.dataset import existing
+    from curate.query import query as ask
+    from curate.render import render
+
+    sys.stdout.buffer.write(render(ask(existing(root, version), sql), format.value))
+
+
+@app.command()
+def show(
+    root: Root,
+    uid: Annotated[str, typer.Argument(help="uid, or its beginning.")],
+    version: Version = None,
+) -> None:
+    """Explain one pair: what is known of it and why it is in or out."""
+    from curate.dataset import existing
+    from curate.show import show as explain
+
+    print(explain(existing(root, version), uid))
+
+
+@app.command()
+def report(
+    root: Root,
+    out: Annotated[
+        Path | None, typer.Option(help="HTML file; else report.html in the dataset.")
+    ] = None,
+    version: Version = None,
+) -> None:
+    """Write one HTML page: funnel, score histograms with thresholds, examples kept and dropped."""
+    from curate.dataset import existing
+    from curate.report import report as write
+
+    print(write(existing(root, version), out or Path(root) / "report.html"))
+
+
+@app.command()
+def tables(root: Root, version: Version = None) -> None:
+    """List the tables of a dataset: parts, rows, and what made them."""
+    from curate.dataset import existing
+
+    data = existing(root, version)
+    print(f"{root}, version {data.at} of {len(data.versions())}")
+    for table in data.tables():
+        print(f"{table:32} {len(data.parts(table)):>8} parts {data.rows(table):>14,} rows")
+
+
+@app.command()
+def drop(root: Root, table: Annotated[str, typer.Argument(help="Table to make anew.")]) -> None:
+    """Delete one derived table, so that it can be made with another config."""
+    from curate.dataset import existing
+
+    existing(root).drop(table)
+    print(f"{table} is gone from {root}; the next run makes it anew")
+
+
+def _recipe(path: Path, root: str | None, workers: int | None) -> Any:
+    from schemas.configs import load_config
+
+    overrides: dict[str, Any] = {} if root is None else {"root": root}
+    config = load_config(path, overrides)
+    if workers is None:
+        return config
+    return config.model_copy(
+        update={"workers": config.workers.model_copy(update={"count": workers})}
+    )
+
+
+def main() -> None:
+    """Entry point: a mistake of the user's is one line on stderr and exit code 2."""
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    for package in ("curate", "models", "flows"):
+        logging.getLogger(package).setLevel(logging.INFO)
+    try:
+        app(standalone_mode=True)
+    except ValueError as error:
+        print(f"curate: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,53 @@
+"""What a selector selects from: the view `pool` (uid, part) of a connection, and how many of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from curate.dataset import Dataset
+from schemas.configs import Workers
+
+if TYPE_CHECKING:
+    import duckdb
+
+STAGES = ("decisions_quality", "decisions_dedup")  # what a survivor has survived, where it has run
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The pairs to select from. rows: how many there are; count: how many are asked for, at most
+    rows.
+    """
+
+    data: Dataset
+    con: duckdb.DuckDBPyConnection
+    rows: int
+    count: int
+    state: str  # hash of what the pool was computed from
+    workers: Workers | int = 0
+
+
+def tables_of(data: Dataset, survivors: bool) -> list[str]:
+    """The tables that say who is in the pool."""
+    stages = [t for t in STAGES if survivors and t in data.tables()]
+    return ["samples", *stages]
+
+
+def pool_sql(data: Dataset, survivors: bool) -> str:
+    """SELECT of uid and part of the downloaded pairs, or of those that quality and dedup have
+    kept.
+    """
+    from curate.query import with_part_sql
+
+    stages = tables_of(data, survivors)[1:]
+    kept = [f"SEMI JOIN (SELECT uid FROM {t} WHERE keep) {t} USING (uid)" for t in stages]
+    samples = f"({with_part_sql(data, 'samples')})"
+    return f"SELECT uid, part FROM {samples} s {' '.join(kept)} WHERE status = 'success'"
+
+
+def ranked(rows: str, order: str, count: int, cluster: str = "CAST(NULL AS INTEGER)") -> str:
+    """SQL of the first `count` of rows (SQL that gives uid and what `order` and `cluster` name)."""
+    return f"""
+    SELECT uid, {cluster} AS cluster, row_number() OVER (ORDER BY {order}) - 1 AS rank
+    FROM (SELECT * FROM ({rows}) ORDER BY {order} LIMIT {count})"""

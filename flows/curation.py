@@ -1,0 +1,55 @@
+"""Curation: the way of the data, one line per stage. Read this file first.
+
+With no server configured the flow runs by itself; with PREFECT_API_URL set the same run shows up
+there, and
+`curation.serve(...)` or a deployment schedules it. What is done is what the dataset holds: Prefect
+caches nothing,
+and a run that was killed goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+from curate.compress import compress
+from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
+
+from curate.ablate import ablate
+from curate.dataset import Dataset
+from curate.dedup import dedup
+from curate.download import download
+from curate.export import export
+from curate.filter import filter_pairs
+from curate.ingest import ingest
+from curate.recaption import recaption
+from curate.score import score, score_captions
+from flows.artifacts import show_funnel
+from schemas.configs import CurationConfig
+
+step = task(retries=2, retry_delay_seconds=[2, 10], cache_policy=NO_CACHE)
+
+
+@flow(name="curation", validate_parameters=False)
+def curation(config: CurationConfig) -> None:
+    """Everything from a list of URLs to a table of training results."""
+    data, workers = Dataset(config.root), config.workers
+    for source in config.ingest:
+        step(ingest)(data, source)  # a list -> urls, sightings
+    step(download)(data, config.download, workers)  # urls -> samples, images
+    step(score)(data, config.scorers, workers)  # samples -> scores_*, one pass
+    step(filter_pairs)(data, config.rules, workers)  # scores_* -> decisions_quality
+    if config.captioners:
+        step(recaption)(data, config.captioners, config.rules, workers)  # survivors -> captions_*
+        step(score_captions)(data, config.scorers, config.captioners, workers)  # -> their scores
+    if config.dedup:
+        step(dedup)(data, config.dedup, workers)  # samples -> duplicates_*, decisions_dedup
+    step(compress)(
+        data, config.selectors, config.choose, workers
+    )  # survivors -> subset_*, decisions_select
+    shards = {
+        e.subset: step(export)(data, e, workers) for e in config.exports
+    }  # subset_* -> shards
+    if config.trainer and config.ablate:
+        step(ablate)(
+            data, config.trainer, config.ablate, config.evaluations, shards, workers
+        )  # -> metrics
+    show_funnel(data)

@@ -1,0 +1,238 @@
+"""The configs of all units, one class each, told apart by `kind`: scorers, captioners, duplicate
+finders, selectors, trainers, evaluations.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
+
+from schemas.base import Config, Name, Positive
+
+
+class ClipScorer(Config):
+    """Cosine of an open_clip model's image and text embeddings (CLIPScore without its factor)."""
+
+    runtime: ClassVar[frozenset[str]] = frozenset({"batch_size", "precision"})
+    kind: Literal["clip"] = "clip"
+    name: Name = "clip"
+    model: str = "ViT-B-32"  # open_clip architecture, or hf-hub:org/name
+    # tag, or path of a checkpoint; None with an hf-hub: model
+    pretrained: str | None = "datacomp_xl_s13b_b90k"
+    # auto: bf16 on a GPU that has it, else fp32
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    batch_size: Positive = 256
+    embeddings: bool = True
+
+
+class BootstrapScorer(Config):
+    """A small open_clip model trained on the pool itself, cross-fitted: no pair is scored by a
+    model that saw it.
+    """
+
+    runtime: ClassVar[frozenset[str]] = frozenset({"batch_size"})
+    kind: Literal["bootstrap"] = "bootstrap"
+    name: Name = "bootstrap"
+    folds: int = Field(2, ge=2, le=20)
+    steps: Positive = 600  # per fold
+    train_batch_size: Positive = 128
+    lr: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(0.1, ge=0)
+    warmup: int = Field(50, ge=0)
+    # a sample by hash(seed, uid) above that: the model must not grow with the pool
+    max_pairs: Positive = 200_000
+    vocabulary: int = Field(4096, ge=16)  # words learned from the pool's captions
+    context_length: int = Field(24, ge=4)
+    image_size: Positive = 64
+    patch_size: Positive = 16
+    width: Positive = 192
+    layers: Positive = 6
+    text_width: Positive = 128
+    text_layers: Positive = 2
+    embed_dim: Positive = 128
+    batch_size: Positive = 256
+    embeddings: bool = True
+    # torch threads of a training: part of the result, so that it is the same anywhere
+    threads: Positive = 1
+    seed: int = 0
+    refit: Literal["every_version", "frozen"] = "every_version"
+
+
+class ImageStatsScorer(Config):
+    """What the pixels say without a model."""
+
+    kind: Literal["image_stats"] = "image_stats"
+    name: Name = "image_stats"
+
+
+class TextStatsScorer(Config):
+    """What the caption says without a model, and how often it and the image occur in the whole
+    pool.
+    """
+
+    kind: Literal["text_stats"] = "text_stats"
+    name: Name = "text_stats"
+    refit: Literal["every_version", "frozen"] = "every_version"
+
+
+ScorerConfig = Annotated[
+    ClipScorer | BootstrapScorer | ImageStatsScorer | TextStatsScorer, Field(discriminator="kind")
+]
+
+
+class HfCaptioner(Config):
+    """Any transformers image-to-text checkpoint, by hub name or path."""
+
+    runtime: ClassVar[frozenset[str]] = frozenset({"batch_size"})
+    kind: Literal["hf"] = "hf"
+    name: Name = "hf"
+    model: str  # such as Salesforce/blip-image-captioning-base
+    prompt: str = ""  # such as "a picture of"
+    num_captions: Positive = 1
+    max_new_tokens: Positive = 30
+    top_p: float | None = Field(0.9, gt=0, le=1)  # nucleus sampling (BLIP CapFilt); None: beams
+    num_beams: Positive = 1
+    repetition_penalty: float = Field(1.1, gt=0)  # BLIP's released code
+    batch_size: Positive = 16
+    seed: int = 0
+
+
+CaptionerConfig = HfCaptioner
+
+
+class ExactDuplicates(Config):
+    """Equal bytes (`sha256`) or equal URL; equal pairs cannot meet, they share their uid."""
+
+    kind: Literal["exact"] = "exact"
+    by: Literal["sha256", "url"] = "sha256"
+
+    @property
+    def name(self) -> str:
+        return self.kind if self.by == "sha256" else self.by
+
+
+class PerceptualDuplicates(Config):
+    """64-bit pHash within a Hamming radius: all such pairs, no approximation."""
+
+    kind: Literal["perceptual"] = "perceptual"
+    radius: int = Field(6, ge=0, le=16)
+    min_distinct_bits: int = Field(
+        8, ge=0, le=32
+    )  # a hash with fewer ones or zeros says nothing: blank images are no duplicates
+
+    @property
+    def name(self) -> str:
+        return self.kind
+
+
+DuplicatesConfig = Annotated[ExactDuplicates | PerceptualDuplicates, Field(discriminator="kind")]
+
+
+class _Selector(Config):
+    name: Name
+    fraction: float | None = Field(None, gt=0, le=1)  # of the survivors
+    count: int | None = Field(None, ge=1)
+    like: Name | None = None  # as many as that subset has
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _one_size(self) -> Self:
+        if sum(size is not None for size in (self.fraction, self.count, self.like)) != 1:
+            raise ValueError(
+                f"selector {self.name!r} needs exactly one of fraction, count and like"
+            )
+        return self
+
+
+class RandomSelector(_Selector):
+    """A true random subset: the control that every other selector must beat."""
+
+    kind: Literal["random"] = "random"
+    name: Name = "random"
+    # downloaded: the control for the whole curation
+    pool: Literal["survivors", "downloaded"] = "survivors"
+
+
+class AllSelector(Config):
+    """Every pair of the pool: no selection."""
+
+    kind: Literal["all"] = "all"
+    name: Name = "all"
+    pool: Literal["survivors", "downloaded"] = "survivors"
+
+
+class TopSelector(_Selector):
+    """The pairs with the highest score: exactly floor(N * fraction), ties by uid."""
+
+    kind: Literal["top"] = "top"
+    name: Name = "top"
+    by: str  # column of `pairs`
+
+
+class ClusterSelector(_Selector):
+    """Spherical k-means on stored embeddings, a quota per cluster by largest remainder, a hash-
+    seeded draw within (TL;DR's stage 1).
+    """
+
+    kind: Literal["cluster"] = "cluster"
+    name: Name = "cluster"
+    embeddings: Name = "bootstrap"  # of which scorer
+    column: Literal["image_emb", "text_emb"] = "image_emb"
+    clusters: int | None = Field(None, ge=1)  # None: round(sqrt(N)), at most 3000 (TL;DR's N)
+    iterations: Positive = 20
+    train_rows: Positive = 256_000  # k-means is fitted on a sample by hash(seed, uid)
+
+
+SelectorConfig = Annotated[
+    AllSelector | RandomSelector | TopSelector | ClusterSelector, Field(discriminator="kind")
+]
+
+
+class ClipTrainer(Config):
+    """InfoNCE on exported shards with any open_clip model."""
+
+    kind: Literal["clip"] = "clip"
+    name: Name = "clip"
+    model: str | dict[str, Any] = "ViT-B-32"  # architecture's name, or an open_clip model config
+    pretrained: str | None = None
+    vocabulary: int | None = Field(
+        None, ge=16
+    )  # None: open_clip's tokenizer; else words learned from the shards
+    samples_seen: Positive = 30_000
+    batch_size: Positive = 128
+    lr: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(0.1, ge=0)
+    beta2: float = Field(0.98, gt=0, lt=1)
+    warmup: int = Field(50, ge=0)  # steps
+    precision: Literal["fp32", "bf16"] = "fp32"
+    checkpoint_every: Positive = 200  # steps
+    threads: int | None = Field(
+        None, ge=1
+    )  # None: torch's own choice; fix it for equal bits elsewhere
+
+
+TrainerConfig = ClipTrainer
+
+
+class Retrieval(Config):
+    """Image-text retrieval R@k both ways; several captions per image allowed."""
+
+    kind: Literal["retrieval"] = "retrieval"
+    name: Name = "retrieval"
+    path: str  # parquet with image (bytes or path), caption (text or list), or a WebDataset folder
+    ks: tuple[int, ...] = (1, 5, 10)
+
+
+class ZeroShot(Config):
+    """Zero-shot classification: images in folders named by class, or a parquet with image and
+    label.
+    """
+
+    kind: Literal["zero_shot"] = "zero_shot"
+    name: Name = "zero_shot"
+    path: str
+    templates: tuple[str, ...] = ("a photo of a {}.",)
+
+
+EvaluationConfig = Annotated[Retrieval | ZeroShot, Field(discriminator="kind")]

@@ -1,0 +1,82 @@
+"""The engine: here and on Ray the same."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from curate.engine import Stats, Work, run_parts
+from schemas.configs import Workers
+
+
+def builder(folder: Path, log: Path | None = None):
+    def build() -> Work:
+        if log is not None:
+            log.mkdir(exist_ok=True)
+            (log / str(os.getpid())).touch()
+
+        def work(part: int) -> Stats:
+            (folder / str(part)).write_text(str(part * part))
+            return {"rows": part, "done": 1}
+
+        return work
+
+    return build
+
+
+def test_every_part_is_worked_on_here(tmp_path: Path):
+    """workers: 0 runs in this process, and the counts are summed."""
+    assert run_parts(builder(tmp_path), [3, 1, 2]) == {"rows": 6, "done": 3}
+    assert {p.name: p.read_text() for p in tmp_path.iterdir()} == {"1": "1", "2": "4", "3": "9"}
+
+
+def test_nothing_to_do_starts_nothing(tmp_path: Path):
+    """No parts, no worker and no Ray."""
+    assert run_parts(builder(tmp_path, tmp_path / "log"), [], 2) == {}
+    assert not (tmp_path / "log").exists()
+
+
+def test_ray_does_the_same_with_one_build_per_worker(tmp_path: Path):
+    """Parts are spread over actors that are built once each."""
+    out, log = tmp_path / "out", tmp_path / "log"
+    out.mkdir()
+    assert run_parts(builder(out, log), list(range(9)), 2) == {"rows": 36, "done": 9}
+    assert len(list(out.iterdir())) == 9
+    assert len(list(log.iterdir())) == 2
+    assert os.getpid() not in {int(p.name) for p in log.iterdir()}
+
+
+def test_a_killed_ray_worker_costs_its_part_which_is_retried(tmp_path: Path):
+    """SIGKILL of a worker in the middle of a part: another one finishes it."""
+
+    def build() -> Work:
+        def work(part: int) -> Stats:
+            mark = tmp_path / f"killed-{part}"
+            if part == 2 and not mark.exists():
+                mark.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            (tmp_path / f"done-{part}").touch()
+            return {"rows": 1}
+
+        return work
+
+    assert run_parts(build, [0, 1, 2, 3], Workers(count=2)) == {"rows": 4}
+    assert len(list(tmp_path.glob("done-*"))) == 4
+
+
+def test_an_error_of_a_worker_is_raised_with_its_words(tmp_path: Path):
+    """What a worker refuses to do reaches the caller, here and on Ray."""
+
+    def build() -> Work:
+        def work(part: int) -> Stats:
+            raise ValueError(f"part {part} is no good")
+
+        return work
+
+    with pytest.raises(ValueError, match="part 5 is no good"):
+        run_parts(build, [5])
+    with pytest.raises(Exception, match="part 5 is no good"):
+        run_parts(build, [5], 1)

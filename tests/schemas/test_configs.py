@@ -1,0 +1,88 @@
+"""Recipes: frozen, strict, and helpful when wrong."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from schemas.configs import (
+    CurationConfig,
+    DownloadConfig,
+    RandomSelector,
+    Rule,
+    explain,
+    load_config,
+)
+
+
+def test_unknown_names_are_refused_with_their_place(tmp_path: Path):
+    """A typing mistake in a recipe is an error that names file, field and what was found."""
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text("root: x\ndownload:\n  image_sise: 256\n")
+    with pytest.raises(ValueError, match=r"r\.yaml: download\.image_sise: Extra inputs"):
+        load_config(recipe)
+
+
+def test_a_recipe_that_is_no_mapping_is_refused(tmp_path: Path):
+    """A list or broken YAML is named as such."""
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text("- a\n- b\n")
+    with pytest.raises(ValueError, match="a recipe is a mapping"):
+        load_config(recipe)
+    recipe.write_text("a: [")
+    with pytest.raises(ValueError, match="not YAML"):
+        load_config(recipe)
+    with pytest.raises(ValueError, match="no such recipe"):
+        load_config(tmp_path / "missing.yaml")
+
+
+def test_yaml_cannot_build_objects(tmp_path: Path):
+    """Recipes are read by safe_load: a tag that would run code is an error."""
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text("root: !!python/object/apply:os.system ['true']\n")
+    with pytest.raises(ValueError, match="not YAML"):
+        load_config(recipe)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"name": "a"},
+        {"name": "a", "value": "x", "drop_below": 1, "drop_above": 2},
+        {"name": "a", "drop_below": 1},
+        {"name": "a", "value": "x", "drop_if": "true"},
+    ],
+)
+def test_a_rule_has_exactly_one_way_to_drop(wrong: dict):
+    """None, two, or one without its value: each is refused by name."""
+    with pytest.raises(ValidationError, match="rule 'a'"):
+        Rule.model_validate(wrong)
+
+
+def test_two_units_of_a_name_are_refused():
+    """Tables are called by unit names, so they must differ."""
+    with pytest.raises(ValidationError, match="two scorers are named 'clip'"):
+        CurationConfig.model_validate({"root": "x", "scorers": [{"kind": "clip"}] * 2})
+
+
+def test_runtime_knobs_are_no_part_of_a_claim():
+    """What changes the speed and not the result may differ between runs."""
+    assert DownloadConfig(concurrency=1).claimed() == DownloadConfig(concurrency=99).claimed()
+    assert DownloadConfig(image_size=64).claimed() != DownloadConfig().claimed()
+
+
+def test_a_selector_has_one_size():
+    """fraction, count and like exclude each other."""
+    with pytest.raises(ValidationError, match="exactly one of fraction, count and like"):
+        RandomSelector(fraction=0.1, count=3)
+
+
+def test_explain_is_one_line():
+    """Every fault of a config on one line, with what was seen."""
+    with pytest.raises(ValidationError) as caught:
+        DownloadConfig(image_size=0, retries=-1)
+    text = explain(caught.value)
+    assert "\n" not in text
+    assert "image_size" in text
+    assert "found 0" in text
+    assert "retries" in text
