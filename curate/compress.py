@@ -1,8 +1,10 @@
 """Compress: decisions, scores_* -> subset_*, decisions_select.
 
 A selector (curate/selectors) says which pairs, `choose` which of their captions training sees. The
-selection is SQL that DuckDB runs out of core into an artifact sorted by part; each part of a subset
-is then written from its slice, so nobody holds a row per pair of the pool.
+selection is SQL that DuckDB runs out of core into an artifact sorted by part; each part of a
+subset is then written from its slice, so nobody holds a row per pair of the pool. Measured on 200
+000 pairs (a quarter taken, two busy cores): random 10 s, top 5 s, cluster 44 s (447 clusters, 128
+dimensions).
 """
 
 from __future__ import annotations

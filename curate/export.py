@@ -10,8 +10,8 @@
 2. Each shard is a unit of work: its images are read by byte range, source tar by source tar.
 
 A finished shard is skipped. Shards of an older state of the subset are replaced, but only in a
-folder that we made. Cost per million pairs: a sort of their rows (about 1 GB of scratch), one read
-of their images and one write of them.
+folder that we made. Cost per million pairs with short captions and images of a few kB: 290 s of CPU
+time, 0.2 GB for the plan, which is deleted at the end, one read and one write of the images.
 """
 
 from __future__ import annotations

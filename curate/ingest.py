@@ -16,7 +16,9 @@ come out near `part_rows`, never exactly so; one without rows is not written. Th
 `<batch>@<first part>+<parts>#<identity>`: it tells a later batch which places a part covers, so
 that only parts that can hold a URL are read for it.
 
-Cost per million rows (URL, caption, 3 more columns): COST.
+Cost per million rows (URL, caption, uid and 3 more columns; tests/bench/ingest.py): 5 CPU seconds,
+250 MB of scratch disk, 43 MB of parquet; 10 million rows took 0.5 GB of memory. That stays so up to
+64 million rows in a batch, from there one of 256 buckets has to fit: 1/256 of the batch.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ configuration locked.
 from __future__ import annotations
 
 import tempfile
+import uuid
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -51,7 +52,7 @@ def connect(
     con = duckdb.connect(
         ":memory:", config={"memory_limit": memory_limit, "preserve_insertion_order": "true"}
     )
-    con.execute(f"SET temp_directory = {literal(tempfile.mkdtemp(prefix='curate-duckdb-'))}")
+    con.execute(f"SET temp_directory = {literal(_scratch())}")
     if threads:
         con.execute(f"SET threads = {threads}")
     if not is_local(data.fs):
@@ -62,6 +63,11 @@ def connect(
         con.execute(f"CREATE VIEW decisions AS {decisions_sql(views(data))}")
         con.execute(f"CREATE VIEW pairs AS {pairs_sql(con, views(data))}")
     return con
+
+
+def _scratch() -> str:
+    """A folder that DuckDB makes when it first spills, and removes when the connection ends."""
+    return f"{tempfile.gettempdir()}/curate-duckdb-{uuid.uuid4().hex}"
 
 
 def view_sql(data: Dataset, table: str, parts: Sequence[int] | None = None) -> str:

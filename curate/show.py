@@ -1,7 +1,7 @@
 """Show: all tables -> what is known of one pair.
 
-The last line is the verdict: in, out and why, or not decided yet. Every string is printable: what the
-web wrote cannot steer the terminal.
+The last line is the verdict: in, out and why, or not decided yet. Every string is printable: what
+the web wrote cannot steer the terminal.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ Row = dict[str, Any]
 def show(data: Dataset, uid: str) -> str:
     """All that the tables say of one pair, as text that ends with the verdict.
 
-    uid: 32 hex characters, or the first 6 or more of them. Raises ValueError where no pair or several have it.
+    uid: 32 hex characters, or the first 6 or more of them.
+    Raises ValueError where no pair or several have it.
     """
     if "urls" not in data.tables():
         raise ValueError(f"{data.root} has no pairs yet: ingest a list first")
@@ -44,14 +45,20 @@ def show(data: Dataset, uid: str) -> str:
 def _resolve(con: duckdb.DuckDBPyConnection, data: Dataset, uid: str) -> str:
     prefix = uid.strip().lower()
     if not re.fullmatch(rf"[0-9a-f]{{{SHORTEST},32}}", prefix):
-        raise ValueError(f"{uid!r} is no uid: give its 32 hex characters, or the first {SHORTEST} or more")
-    sql = "SELECT uid, count(*) OVER () AS n FROM urls WHERE uid >= ? AND uid < ? ORDER BY uid LIMIT ?"
+        raise ValueError(
+            f"{uid!r} is no uid: give its 32 hex characters, or the first {SHORTEST} or more"
+        )
+    between = "uid >= ? AND uid < ? ORDER BY uid LIMIT ?"
+    sql = f"SELECT uid, count(*) OVER () AS n FROM urls WHERE {between}"
     found = query.select(con, sql, [prefix, f"{prefix}g", _CANDIDATES]).to_pylist()
     if not found:
         raise ValueError(f"{data.root}, version {data.at}, has no pair with the uid {prefix!r}")
     if len(found) > 1:
         more = f" and {found[0]['n'] - len(found)} more" if found[0]["n"] > len(found) else ""
-        raise ValueError(f"{prefix!r} begins {found[0]['n']} uids: {', '.join(r['uid'] for r in found)}{more}; give more of it")
+        raise ValueError(
+            f"{prefix!r} begins {found[0]['n']} uids: {', '.join(r['uid'] for r in found)}{more}; "
+            "give more of it"
+        )
     return str(found[0]["uid"])
 
 
@@ -82,13 +89,14 @@ class _Pair:
         return [t for t in self.tables if t.startswith(prefix)]
 
     def rows(self, table: str, order: str = "uid") -> list[Row]:
-        """The pair's rows of a table; () where there is no such table. Of a list column its type and length."""
+        """The pair's rows of a table, [] where it is not there; of a list its type and length."""
         if table not in self.tables:
             return []
         described = self.con.execute(f"DESCRIBE {query.quote(table)}").fetchall()
         columns = ", ".join(_column(table, row[0], row[1]) for row in described)
         sql = f"SELECT {columns} FROM {query.quote(table)} WHERE uid = ? ORDER BY {order}"
-        return query.select(self.con, sql, [self.uid]).to_pylist()
+        rows: list[Row] = query.select(self.con, sql, [self.uid]).to_pylist()
+        return rows
 
     def first(self, table: str) -> Row | None:
         return next(iter(self.rows(table)), None)
@@ -110,16 +118,27 @@ class _Pair:
         lines = ["captions", f"  original  {_quoted((self.first('urls') or {}).get('caption'))}"]
         for table in self.family("captions_"):
             for row in self.rows(table, "caption_id"):
-                text = _quoted(row["caption"]) if row["error"] is None else f"error: {shown(row['error'])}"
+                text = (
+                    _quoted(row["caption"])
+                    if row["error"] is None
+                    else f"error: {shown(row['error'])}"
+                )
                 lines.append(f"  {shown(row['origin'])}  {text}")
-                lines.append(f"    by {shown(row['generator'])}, caption_id {shown(row['caption_id'])}, seed {shown(row['seed'])}")
+                lines.append(
+                    f"    by {shown(row['generator'])}, caption_id {shown(row['caption_id'])}, "
+                    f"seed {shown(row['seed'])}"
+                )
         return lines
 
     def scores(self, table: str) -> list[str]:
         lines: list[str] = []
         for row in self.rows(table, f"caption_id <> {query.literal(self.uid)}, caption_id"):
             of = "" if row["caption_id"] == self.uid else f" of caption {row['caption_id']}"
-            lines += _facts(table + of, {k: v for k, v in row.items() if k not in ("uid", "caption_id")}, drop_null=("error",))
+            lines += _facts(
+                table + of,
+                {k: v for k, v in row.items() if k not in ("uid", "caption_id")},
+                drop_null=("error",),
+            )
         return lines
 
     def listed(self, table: str, title: str) -> list[str]:
@@ -128,7 +147,17 @@ class _Pair:
 
     def failures(self) -> list[str]:
         rows = self.rows("rules_failed", "rule")
-        return ["rules failed", *(f"  {shown(r['rule'])}: {self.why(rule_of(r['rule']), r['value'])}" for r in rows)] if rows else []
+        return (
+            [
+                "rules failed",
+                *(
+                    f"  {shown(r['rule'])}: {self.why(rule_of(r['rule']), r['value'])}"
+                    for r in rows
+                ),
+            ]
+            if rows
+            else []
+        )
 
     def why(self, name: str, value: str | None) -> str:
         """What a rule saw: `scores_clip__clip_score = 0.21; drops below 0.28`."""
@@ -140,19 +169,26 @@ class _Pair:
         return "; ".join(t for t in (seen, f"drops {condition(rule)}" if rule else "") if t)
 
     def edges(self, table: str) -> list[Row]:
-        """Duplicates of the pair: those that stay first, then the nearest; `n` is how many there are."""
+        """Duplicates of the pair: those that stay first, then the nearest; `n` is how many."""
         me = f"SELECT {query.literal(self.uid)} AS uid"
         near = near_sql(table, me, "SELECT uid FROM urls")
         keep = f"LEFT JOIN ({standing_sql(self.data)}) d ON d.uid = other" if self.deduped else ""
-        sql = f"""SELECT other, distance, kind, {'d.keep' if keep else 'NULL'} AS keep,
+        sql = f"""SELECT other, distance, kind, {"d.keep" if keep else "NULL"} AS keep,
                 count(*) OVER () AS n
             FROM ({near}) {keep} ORDER BY keep DESC NULLS LAST, distance, other LIMIT {_EDGES}"""
-        return query.select(self.con, sql).to_pylist()
+        rows: list[Row] = query.select(self.con, sql).to_pylist()
+        return rows
 
     def duplicates(self, table: str) -> list[str]:
         edges = self.edges(table)
-        lines = [f"  {e['other']}  distance {shown(e['distance'])}{_stays(e['keep'])}" for e in edges]
-        more = [f"  and {edges[0]['n'] - len(edges)} more"] if edges and edges[0]["n"] > len(edges) else []
+        lines = [
+            f"  {e['other']}  distance {shown(e['distance'])}{_stays(e['keep'])}" for e in edges
+        ]
+        more = (
+            [f"  and {edges[0]['n'] - len(edges)} more"]
+            if edges and edges[0]["n"] > len(edges)
+            else []
+        )
         return [table, *lines, *more] if edges else []
 
     def decisions(self) -> list[str]:
@@ -160,7 +196,13 @@ class _Pair:
         for stage in _STAGES:
             if f"decisions_{stage}" in self.tables:
                 row = self.first(f"decisions_{stage}")
-                said = "not decided" if row is None else "keep" if row["keep"] else f"drop: {shown(row['reason'])}"
+                said = (
+                    "not decided"
+                    if row is None
+                    else "keep"
+                    if row["keep"]
+                    else f"drop: {shown(row['reason'])}"
+                )
                 lines.append(f"  {stage:<8}  {said}")
         return ["decisions", *lines] if lines else []
 
@@ -169,11 +211,20 @@ class _Pair:
         if row is None:
             return []
         seen = self.seen_in_training(table)
-        return _facts(table, {k: row[k] for k in ("rank", "weight", "cluster") if row.get(k) is not None}) + seen
+        return (
+            _facts(
+                table, {k: row[k] for k in ("rank", "weight", "cluster") if row.get(k) is not None}
+            )
+            + seen
+        )
 
     def seen_in_training(self, table: str) -> list[str]:
-        sql = f"SELECT c.text AS text, c.weight AS weight FROM (SELECT unnest(captions) AS c FROM {query.quote(table)} WHERE uid = ?)"
-        return [f"  trains with {_quoted(r['text'])}, weight {shown(r['weight'])}" for r in query.select(self.con, sql, [self.uid]).to_pylist()]
+        captions = f"SELECT unnest(captions) AS c FROM {query.quote(table)} WHERE uid = ?"
+        sql = f"SELECT c.text AS text, c.weight AS weight FROM ({captions})"
+        return [
+            f"  trains with {_quoted(r['text'])}, weight {shown(r['weight'])}"
+            for r in query.select(self.con, sql, [self.uid]).to_pylist()
+        ]
 
     def verdict(self) -> str:
         sample = self.first("samples")
@@ -190,18 +241,26 @@ class _Pair:
             if not row["keep"]:
                 return f"out: {self.dropped(stage, str(row['reason']))}"
         subsets = [t.removeprefix("subset_") for t in self.family("subset_") if self.first(t)]
-        return "in: kept by " + _and(["download", *decided]) + (f"; in {_and(['subset ' + s for s in subsets])}" if subsets else "")
+        return (
+            "in: kept by "
+            + _and(["download", *decided])
+            + (f"; in {_and(['subset ' + s for s in subsets])}" if subsets else "")
+        )
 
     def dropped(self, stage: str, reason: str) -> str:
         if stage == "dedup":
             best = [e for t in tables_of(self.data) for e in self.edges(t)[:1] if e["keep"]]
-            of = [f"{e['kind']} copy of {e['other']} (distance {shown(e['distance'])})" for e in best]
+            of = [
+                f"{e['kind']} copy of {e['other']} (distance {shown(e['distance'])})" for e in best
+            ]
             return f"dropped by dedup: {shown(reason)}" + (f"; {of[0]}" if of else "")
         if stage == "select":
             return f"dropped by select: {shown(reason)}"
         name = rule_of(reason)
         rule = self.rules.get(name)
-        value = next((measured(r["value"]) for r in self.rows("rules_failed") if r["rule"] == reason), None)
+        value = next(
+            (measured(r["value"]) for r in self.rows("rules_failed") if r["rule"] == reason), None
+        )
         column = rule.value or rule.drop_if if rule else "value"
         if is_unknown(reason):
             return f"quality rule {shown(name)} could not be judged ({column} is unknown)"
@@ -210,10 +269,10 @@ class _Pair:
 
 
 def _column(table: str, name: str, kind: str) -> str:
-    """SQL of a column; a list is shown by its length. Embeddings are float16 by contract (DuckDB widens them)."""
+    """SQL of a column; of a list its type and length. Embeddings are float16; DuckDB widens."""
     if not kind.endswith("]"):
         return query.quote(name)
-    element = "float16" if table.startswith("scores_") else kind.split("[")[0].lower()
+    element = "float16" if table.startswith("scores_") else kind.split("[", maxsplit=1)[0].lower()
     if kind.startswith("STRUCT"):
         element = "list"
     return f"'{element}[' || len({query.quote(name)}) || ']' AS {query.quote(name)}"

@@ -7,8 +7,8 @@ fixed number of samples seen: a small subset is gone through more often.
     out/log.jsonl        {"step", "samples", "loss", "lr"} per step
 
 A killed training goes on from its newest checkpoint and ends with the same bits (on one kind of
-machine with one thread count). Cost: ViT 64 px / patch 16 / width 192 / 6 layers with a 2-layer
-text tower trains about 190 samples/s on 2 cores.
+machine with one thread count). Cost of ViT 64 px / patch 16 / width 192 / 6 layers with a 2-layer
+text tower: 6.1 ms of CPU time per sample on one thread, 0.07 ms of it for putting batches together.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A small dataset with pictures, for what people look at: real image tars, real rules, hostile captions."""
+"""A small dataset with pictures: real image tars, real rules, hostile captions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.tiny import add_table, by_url
 HOSTILE = (
     "<script>alert(1)</script>",
     "<script>document.title='owned'</script>",
-    "\"><img src=x onerror=\"document.title='owned'\">",
+    '"><img src=x onerror="document.title=\'owned\'">',
     "</style></figcaption></main><svg onload=\"document.title='owned'\">",
     "nul\x00 escape\x1b[2J\x1b]0;owned\x07 bell \x9b31m rtl\u202etxt.exe line\nbreak",
     "{{ 7 * 7 }} {% raw %} &lt;b&gt; ' \" `x` | y",
@@ -60,7 +60,7 @@ def shape(number: int, side: int = 64) -> bytes:
 
 
 def items(count: int = 40) -> list[Item]:
-    """Pairs with scores from 0.10 upwards; every ninth is not to be had, every eighth has no score."""
+    """Pairs with scores from 0.1 to 0.5; every ninth cannot be had, every eighth has no score."""
     made = []
     for i in range(count):
         failed, unscored = i % 9 == 8, i % 8 == 7
@@ -78,19 +78,25 @@ def items(count: int = 40) -> list[Item]:
     return made
 
 
-def gallery(root: Any, pairs: Sequence[Item], rules: Sequence[Rule] = RULES, parts: int = 2) -> Dataset:
-    """Written and published: urls, samples with tars, scores_clip with embeddings, and the rules' decisions."""
+def gallery(
+    root: Any, pairs: Sequence[Item], rules: Sequence[Rule] = RULES, parts: int = 2
+) -> Dataset:
+    """Published: urls, samples with tars, scores_clip with embeddings, and the rules' decisions."""
     data = Dataset(str(root))
     where = by_url(parts)
     placed: dict[int, list[Item]] = {p: [] for p in range(parts)}
     for item in sorted(pairs, key=lambda item: item.uid):
         placed[where(item.uid)].append(item)
     urls = {
-        p: pa.Table.from_pylist([{"uid": i.uid, "url": i.url, "caption": i.caption} for i in some], URLS)
+        p: pa.Table.from_pylist(
+            [{"uid": i.uid, "url": i.url, "caption": i.caption} for i in some], URLS
+        )
         for p, some in placed.items()
     }
     add_table(data, "urls", urls, ())
-    add_table(data, "samples", {p: _samples(data, p, some) for p, some in placed.items()}, ("urls",))
+    add_table(
+        data, "samples", {p: _samples(data, p, some) for p, some in placed.items()}, ("urls",)
+    )
     scores = {p: _scores([i for i in some if i.image]) for p, some in placed.items()}
     add_table(data, "scores_clip", scores, ("samples",))
     if rules:
@@ -119,7 +125,14 @@ def add_dedup(data: Dataset, edges: Sequence[tuple[str, str, float]], gone: Sequ
 def add_caption(data: Dataset, uid: str, text: str) -> str:
     """captions_hf with one generated caption; returns its caption_id."""
     caption_id = caption_id_of(uid, "blip", "", "{}", 0, 0)
-    row = {"uid": uid, "caption_id": caption_id, "caption": text, "origin": "generated", "generator": "blip", "seed": 0}
+    row = {
+        "uid": uid,
+        "caption_id": caption_id,
+        "caption": text,
+        "origin": "generated",
+        "generator": "blip",
+        "seed": 0,
+    }
     add_table(data, "captions_hf", {0: pa.Table.from_pylist([row], CAPTIONS)}, ())
     return caption_id
 
@@ -159,5 +172,7 @@ def _scores(pairs: Sequence[Item]) -> pa.Table:
         columns[name] = pa.array([i.more.get(name) for i in pairs], pa.float32())
     embeddings = [np.full(16, k, np.float16) for k in range(len(pairs))]
     columns["image_emb"] = pa.array(embeddings, pa.list_(pa.float16(), 16))
-    columns["error"] = pa.array([None if i.clip_score is not None else "no text" for i in pairs], pa.string())
+    columns["error"] = pa.array(
+        [None if i.clip_score is not None else "no text" for i in pairs], pa.string()
+    )
     return pa.table(columns)

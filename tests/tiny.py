@@ -62,8 +62,9 @@ def tiny_dataset(root: Any, rows: Sequence[Row], parts: int | Placement = 2) -> 
     add_table(data, "urls", {p: _urls(r) for p, r in placed.items()}, ())
     add_table(data, "samples", {p: _samples(r) for p, r in placed.items()}, ("urls",))
     for name in sorted({n for row in rows for n in row.scores}):
-        tables = {p: _scores(r, name) for p, r in placed.items()}
-        add_table(data, f"scores_{name}", _unified(tables), ("urls", "samples"))
+        shapes = _shapes(rows, name)
+        tables = {p: _scores(r, name, shapes) for p, r in placed.items()}
+        add_table(data, f"scores_{name}", tables, ("urls", "samples"))
     for name in sorted({n for row in rows for n in row.generated}):
         add_table(
             data,
@@ -129,29 +130,30 @@ def _sample(row: Row) -> dict[str, Any]:
     }
 
 
-def _scores(rows: Sequence[Row], name: str) -> pa.Table:
+def _shapes(rows: Sequence[Row], name: str) -> dict[str, int | None]:
+    """The columns of a scorer: the length of an embedding, None for a number."""
+    shapes: dict[str, int | None] = {}
+    for row in rows:
+        for column, value in row.scores.get(name, {}).items():
+            size = len(value) if isinstance(value, list) else None
+            shapes[column] = size or shapes.get(column)
+    return dict(sorted(shapes.items()))
+
+
+def _scores(rows: Sequence[Row], name: str, shapes: Mapping[str, int | None]) -> pa.Table:
     rows = [r for r in rows if r.status == "success"]
     columns: dict[str, Any] = {
         "uid": pa.array([r.uid for r in rows], pa.string()),
         "caption_id": pa.array([r.uid for r in rows], pa.string()),
     }
-    for column in sorted({c for r in rows for c in r.scores.get(name, {})}):
+    for column, size in shapes.items():
         values = [r.scores.get(name, {}).get(column) for r in rows]
-        size = next((len(v) for v in values if isinstance(v, list)), None)
         if size is None:
             columns[column] = pa.array(values, pa.float32())
         else:
             halves = [None if v is None else np.array(v, np.float16) for v in values]
             columns[column] = pa.array(halves, pa.list_(pa.float16(), size))
     return pa.table(columns)
-
-
-def _unified(tables: Mapping[int, pa.Table]) -> dict[int, pa.Table]:
-    """Parts without rows get the columns of the others."""
-    schema = max((t.schema for t in tables.values()), key=len)
-    return {
-        p: t if len(t.schema) == len(schema) else schema.empty_table() for p, t in tables.items()
-    }
 
 
 def _generated(rows: Sequence[Row], name: str) -> list[tuple[str, str, str, float | None]]:

@@ -1,1 +1,1 @@
-"""What people look at: text that is safe to print, counts, distributions, examples and the drawings of them."""
+"""What people look at: text that is safe to print, distributions, examples, and their drawings."""

@@ -1,4 +1,4 @@
-"""Charts as SVG text: the funnel's bars and histograms. Colours are CSS variables with fallbacks; no script.
+"""Charts as SVG text: the funnel's bars and histograms. Colours are CSS variables with fallbacks.
 
 Every string goes through markupsafe, so that a name from the data is text and never markup.
 """
@@ -25,16 +25,20 @@ CUT = "var(--cut, #a85a12)"
 FONT = "font-family:system-ui,sans-serif;font-variant-numeric:tabular-nums"
 
 _TEXT = Markup(
-    '<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" style="font-size:{size}px;font-weight:{weight};fill:{fill};{more}">{text}</text>'
+    '<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" '
+    'style="font-size:{size}px;font-weight:{weight};fill:{fill};{more}">{text}</text>'
 )
 _RECT = Markup(
-    '<rect x="{x:.2f}" y="{y:.2f}" width="{w:.2f}" height="{h:.2f}" style="fill:{fill};opacity:{opacity}">{title}</rect>'
+    '<rect x="{x:.2f}" y="{y:.2f}" width="{w:.2f}" height="{h:.2f}" '
+    'style="fill:{fill};opacity:{opacity}">{title}</rect>'
 )
 _SVG = Markup(
-    '<svg viewBox="0 0 {w} {h}" role="img" aria-label="{label}" style="width:100%;height:auto;display:block;{font}">{body}</svg>'
+    '<svg viewBox="0 0 {w} {h}" role="img" aria-label="{label}" '
+    'style="width:100%;height:auto;display:block;{font}">{body}</svg>'
 )
 _RULE = Markup(
-    '<line x1="{x1:.2f}" y1="{y1:.2f}" x2="{x2:.2f}" y2="{y2:.2f}" style="stroke:{stroke};stroke-width:{width};stroke-dasharray:{dash}"/>'
+    '<line x1="{x1:.2f}" y1="{y1:.2f}" x2="{x2:.2f}" y2="{y2:.2f}" '
+    'style="stroke:{stroke};stroke-width:{width}"/>'
 )
 
 
@@ -49,7 +53,9 @@ def _text(
     fill: str = INK,
     more: str = "",
 ) -> Markup:
-    return _TEXT.format(x=x, y=y, text=text, anchor=anchor, size=size, weight=weight, fill=fill, more=more)
+    return _TEXT.format(
+        x=x, y=y, text=text, anchor=anchor, size=size, weight=weight, fill=fill, more=more
+    )
 
 
 def _rect(
@@ -67,16 +73,15 @@ def _line(
     *,
     stroke: str = LINE,
     width: float = 1,
-    dash: str = "none",
 ) -> Markup:
-    return _RULE.format(x1=x1, y1=y1, x2=x2, y2=y2, stroke=stroke, width=width, dash=dash)
+    return _RULE.format(x1=x1, y1=y1, x2=x2, y2=y2, stroke=stroke, width=width)
 
 
 def _svg(w: float, h: float, label: str, body: Sequence[Markup]) -> Markup:
     return _SVG.format(w=w, h=h, label=label, font=FONT, body=Markup("").join(body))
 
 
-# ---------------------------------------------------------------------------------------------- funnel
+# ------------------------------------------------------------------------------------ funnel
 
 _BAR_X, _BAR_W, _ROW_H, _BAR_H = 92.0, 740.0, 34.0, 20.0
 
@@ -111,7 +116,7 @@ def _bar(row: FunnelRow, y: float, total: int) -> list[Markup]:
     return marks
 
 
-# ---------------------------------------------------------------------------------------------- histograms
+# ------------------------------------------------------------------------------------ histograms
 
 _W, _H, _LEFT, _RIGHT, _BASE = 330.0, 168.0, 6.0, 324.0, 146.0
 _LABEL_H = 14.0
@@ -119,7 +124,7 @@ _HALO = "paint-order:stroke;stroke:var(--card, #fff);stroke-width:4px;stroke-lin
 
 
 def histogram_svg(h: Histogram) -> Markup:
-    """All pairs, in front of them the kept ones, and a line where each rule cuts. Width 330 units."""
+    """All pairs, in front the kept ones, and a line where each rule cuts. Width 330 units."""
     top = 6.0 + _LABEL_H * len(h.thresholds)
     scale = (_BASE - top) / (max(h.everyone) or 1)
     step = (_RIGHT - _LEFT) / len(h.everyone)
@@ -183,7 +188,7 @@ def _cut(h: Histogram, t: Threshold, y: float) -> list[Markup]:
 
 def _tick(h: Histogram, value: float) -> list[Markup]:
     x = _x(h, value)
-    anchor = "start" if x < _LEFT + 12 else "end" if x > _RIGHT - 12 else "middle"  # noqa: PLR2004 - half a label
+    anchor = "start" if x < _LEFT + 12 else "end" if x > _RIGHT - 12 else "middle"
     return [
         _line(x, _BASE, x, _BASE + 4, stroke=MUTED),
         _text(x, _BASE + 16, number(value), anchor=anchor, size=10.5, fill=MUTED),
@@ -191,7 +196,7 @@ def _tick(h: Histogram, value: float) -> list[Markup]:
 
 
 def ticks(lo: float, hi: float, whole: bool, about: int = 6) -> list[float]:
-    """Round numbers between lo and hi, about so many, at steps of 1, 2 or 5 times a power of ten."""
+    """Round numbers from lo to hi, about so many, at steps of 1, 2 or 5 times a power of ten."""
     raw = (hi - lo) / about
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(m * power for m in (1, 2, 5, 10) if m * power >= raw * (1 - 1e-9))

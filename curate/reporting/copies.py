@@ -1,7 +1,7 @@
 """Copies: who is a duplicate of whom, read from the edges of duplicates_*.
 
-Finders write sets of equal pairs as stars: an edge of distance 0 from the lowest uid, the centre, to
-each other member. Edges of a greater distance join centres. So two copies of the same image need not
+Finders write sets of equal pairs as stars: an edge of distance 0 from the lowest uid, the centre,
+to each other member. Edges of a greater distance join centres. So two copies of one image need not
 share an edge; they share a centre, or their centres share an edge.
 """
 
@@ -13,10 +13,12 @@ from curate import query
 from curate.dataset import Dataset
 
 _NEAR = """
-WITH star AS (SELECT other_uid AS uid, min(uid) AS centre FROM {table} WHERE distance = 0 GROUP BY 1),
+WITH star AS (
+    SELECT other_uid AS uid, min(uid) AS centre FROM {table} WHERE distance = 0 GROUP BY 1),
   node AS (
     SELECT e.uid, coalesce(star.centre, e.uid) AS centre
-    FROM (SELECT uid FROM {table} UNION SELECT other_uid FROM {table}) e LEFT JOIN star USING (uid)),
+    FROM (SELECT uid FROM {table} UNION SELECT other_uid FROM {table}) e
+    LEFT JOIN star USING (uid)),
   near AS (
     SELECT DISTINCT centre AS a, centre AS b, 0 AS distance FROM node
     UNION ALL SELECT uid, other_uid, distance FROM {table} WHERE distance > 0

@@ -1,4 +1,4 @@
-"""Examples: a few pairs with their pictures, for each rule and each group of duplicates. Small queries only."""
+"""Examples: a few pairs with their pictures, for each rule and each group of duplicates."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _QUALITY = 80  # JPEG
 _CAPTION = 240  # characters of a caption, and of a URL
 _COPIES = 6  # shown of one group of duplicates
 
-# uid is a hash: its middle is a fair draw, the same at every run and independent of ties, which its beginning breaks
+# uid is a hash: its middle is a fair draw, the same at every run; its beginning is what breaks ties
 _DRAW = "substr({0}.uid, 9), {0}.uid"
 
 
@@ -63,7 +63,10 @@ class Group:
 def rule_examples(
     con: duckdb.DuckDBPyConnection, data: Dataset, rules: Sequence[Rule], count: int = 8
 ) -> list[RuleExamples]:
-    """For every rule that failed a pair: `count` fair draws of what it dropped, and the kept ones nearest to its threshold."""
+    """For every rule that failed a pair: a fair draw of the dropped, and what it only just kept.
+
+    con: of `query.connect`. count: pairs of either side.
+    """
     if not {"rules_failed", "decisions_quality"} <= set(data.tables()):
         return []
     sql = "SELECT rule, count(*) AS n FROM rules_failed GROUP BY rule ORDER BY n DESC, rule"
@@ -88,7 +91,8 @@ def rule_examples(
 def _of_rule(
     con: duckdb.DuckDBPyConnection, data: Dataset, name: str, rule: Rule | None, count: int
 ) -> RuleExamples:
-    sql = f"SELECT uid, value FROM rules_failed f WHERE rule = ? ORDER BY {_DRAW.format('f')} LIMIT {count:d}"
+    order = _DRAW.format("f")
+    sql = f"SELECT uid, value FROM rules_failed f WHERE rule = ? ORDER BY {order} LIMIT {count:d}"
     failed = query.select(con, sql, [name]).to_pylist()
     if rule is not None and rule.value is not None:
         failed.sort(key=_value)
@@ -109,13 +113,15 @@ def _passing(
     """Kept pairs: nearest to the threshold where there is one, else a fair draw."""
     cut = threshold(con, rule) if rule else None
     if rule is None or rule.value is None or cut is None:
-        sql = f"SELECT uid, NULL AS value FROM decisions_quality d WHERE keep ORDER BY {_DRAW.format('d')} LIMIT {count:d}"
+        order = _DRAW.format("d")
+        sql = f"SELECT uid FROM decisions_quality d WHERE keep ORDER BY {order} LIMIT {count:d}"
         return [Example(row["uid"]) for row in query.select(con, sql).to_pylist()]
     table, column = home(rule.value, query.views(data))
     original = "AND t.caption_id = t.uid" if table.startswith("scores_") else ""
     sql = f"""SELECT t.uid, CAST(t.{query.quote(column)} AS DOUBLE) AS value
         FROM {query.quote(table)} t JOIN decisions_quality d ON d.uid = t.uid
-        WHERE d.keep {original} AND value IS NOT NULL ORDER BY abs(value - {cut.value!r}), t.uid LIMIT {count:d}"""
+        WHERE d.keep {original} AND value IS NOT NULL
+        ORDER BY abs(value - {cut.value!r}), t.uid LIMIT {count:d}"""
     rows = sorted(query.select(con, sql).to_pylist(), key=_value)
     return [Example(row["uid"], number(row["value"])) for row in rows]
 
@@ -131,9 +137,7 @@ ORDER BY size DESC, one, distance, other LIMIT {limit}
 """
 
 
-def duplicate_groups(
-    con: duckdb.DuckDBPyConnection, data: Dataset, count: int = 8
-) -> list[Group]:
+def duplicate_groups(con: duckdb.DuckDBPyConnection, data: Dataset, count: int = 8) -> list[Group]:
     """The pairs that stay for the most copies, with the nearest of those."""
     if not (tables := tables_of(data)) or "decisions_dedup" not in data.tables():
         return []
@@ -173,12 +177,13 @@ def _groups(
 def described(
     con: duckdb.DuckDBPyConnection, data: Dataset, examples: Sequence[Example]
 ) -> dict[Example, Example]:
-    """Each example with its URL, caption and picture. One query and a few byte ranges for all of them."""
+    """Each example with its URL, caption and picture: one query and a few byte ranges for all."""
     uids = sorted({e.uid for e in examples})
     sql = """SELECT u.uid, u.url, u.caption, s.shard, s."offset", s.size
-        FROM urls u LEFT JOIN samples s ON s.uid = u.uid WHERE u.uid IN (SELECT unnest(?::VARCHAR[])) ORDER BY u.uid"""
+        FROM urls u LEFT JOIN samples s ON s.uid = u.uid
+        WHERE u.uid IN (SELECT unnest(?::VARCHAR[])) ORDER BY u.uid"""
     rows = query.select(con, sql, [uids])
-    known = {
+    known: dict[str, Any] = {
         row["uid"]: {
             "url": printable(row["url"] or "", _CAPTION),
             "caption": None if row["caption"] is None else printable(row["caption"], _CAPTION),
@@ -190,7 +195,7 @@ def described(
 
 
 def thumbnail(encoded: bytes | None, side: int = THUMBNAIL) -> str | None:
-    """A data: URI of the image as a small JPEG over white; None where there is no image that can be decoded."""
+    """A data: URI of the image as a small JPEG over white; None where nothing can be decoded."""
     import cv2
 
     if encoded is None:

@@ -32,12 +32,19 @@ _INTEGERS = frozenset(
 _REALS = frozenset({"FLOAT", "DOUBLE"})
 _MAIN_PER_TABLE = 3  # columns of a scorer that are drawn where no rule names any
 
+# the range is that of a fair draw by uid above so many rows: bounded memory, and equal at every run
+_RANGE_ROWS = 100_000
 _RANGE = """
-SELECT approx_quantile(v, 0.005) AS lo, approx_quantile(v, 0.995) AS hi, count(v) AS known, count(*) AS rows
-FROM (SELECT CASE WHEN isfinite({value}) THEN {value} END AS v FROM {table} {original})
+SELECT coalesce(quantile_cont(v, 0.005) FILTER (WHERE drawn), min(v)) AS lo,
+  coalesce(quantile_cont(v, 0.995) FILTER (WHERE drawn), max(v)) AS hi,
+  count(v) AS known, count(*) AS rows
+FROM (SELECT CASE WHEN isfinite({value}) THEN {value} END AS v,
+    substr(uid, 9, 4) <= printf('%04x', CAST(65535 * least(1, {range_rows} / n) AS INT)) AS drawn
+  FROM {table}, (SELECT count(*) AS n FROM {table}) {original})
 """
 _COUNTS = """
-SELECT CAST(least({bins} - 1, greatest(0, floor(({value} - {lo!r}) / {width!r}))) AS INTEGER) AS bin,
+SELECT
+  CAST(least({bins} - 1, greatest(0, floor(({value} - {lo!r}) / {width!r}))) AS INTEGER) AS bin,
   count(*) AS everyone, count(*) FILTER (WHERE decisions.keep) AS kept
 FROM (SELECT * FROM {table} {original}) t LEFT JOIN decisions ON decisions.uid = t.uid
 WHERE isfinite({value}) GROUP BY bin
@@ -59,7 +66,10 @@ class Threshold:
 
 @dataclass(frozen=True)
 class Histogram:
-    """Equal bins from lo to hi, which leave out 0.5 % at either end; the outermost bins hold what lies beyond."""
+    """Equal bins from lo to hi, which leave out 0.5 % at either end.
+
+    The outermost bins hold what lies beyond.
+    """
 
     column: str  # of `pairs`
     lo: float
@@ -75,7 +85,7 @@ class Histogram:
 def histograms(
     con: duckdb.DuckDBPyConnection, rules: Sequence[Rule], tables: Sequence[str]
 ) -> list[Histogram]:
-    """One per numeric column that a rule uses, in the rules' order; without such, the scorers' main columns.
+    """One per numeric column that a rule uses, in the rules' order; else the scorers' main ones.
 
     con: of `query.connect`. Two scans of each column; memory does not grow with the pool.
     """
@@ -110,14 +120,14 @@ def histogram(
     rules: Sequence[Rule],
     tables: Sequence[str],
 ) -> Histogram | None:
-    """The distribution of one column of `pairs` over original captions; None where no value is known."""
+    """The distribution of one column of `pairs`; None where no value is known."""
     table, name = home(column, tables)
     names = {
         "value": f"CAST({query.quote(name)} AS DOUBLE)",
         "table": query.quote(table),
         "original": _original(table),
     }
-    seen = query.select(con, _RANGE.format(**names)).to_pylist()[0]
+    seen = query.select(con, _RANGE.format(range_rows=_RANGE_ROWS, **names)).to_pylist()[0]
     if not seen["known"]:
         return None
     cuts = tuple(t for rule in rules if rule.value == column and (t := threshold(con, rule)))
@@ -147,7 +157,7 @@ def _original(table: str) -> str:
 
 
 def _grid(lows: list[float], highs: list[float], whole: bool) -> tuple[float, float, int]:
-    """(begin, width, bins). Bins of whole numbers are centred on them and hold equally many each."""
+    """(begin, width, bins). Bins of whole numbers have their edges between two of them."""
     lo, hi = float(min(lows)), float(max(highs))
     if whole:
         lo, hi = math.floor(lo), math.ceil(hi)
@@ -159,7 +169,10 @@ def _grid(lows: list[float], highs: list[float], whole: bool) -> tuple[float, fl
 
 
 def threshold(con: duckdb.DuckDBPyConnection, rule: Rule) -> Threshold | None:
-    """Where a rule cuts its column; None for a predicate. Of a fraction: the highest value that it dropped."""
+    """Where a rule cuts its column; None for a predicate.
+
+    Of a fraction: the highest value that it dropped.
+    """
     if rule.drop_above is not None:
         return Threshold(rule.name, rule.drop_above, "above")
     if rule.drop_below is not None:

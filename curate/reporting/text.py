@@ -1,4 +1,4 @@
-"""Values as people read them. The web's strings are hostile: nothing that steers a terminal or a page passes."""
+"""Values as people read them. Nothing passes that would steer a terminal or a page."""
 
 from __future__ import annotations
 
@@ -10,14 +10,17 @@ from collections.abc import Sequence
 from curate.dataset import Dataset
 from schemas.configs import Rule, Rules
 
-# Cc: terminal escapes; Cf: bidi overrides and invisible letters; Zl, Zp: line breaks; the rest has no drawing
+# Cc: terminal escapes; Cf: bidi overrides, invisible letters; Zl, Zp: line breaks; rest: no drawing
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
 _JOINERS = frozenset("\u200c\u200d")  # part of Persian words and of emoji
 _UNKNOWN = "unknown "  # what a reason begins with where a rule's score is missing
 
 
 def printable(text: str, limit: int | None = None) -> str:
-    r"""The text with control and invisible characters written out (`\x1b`, `\n`, `\u202e`), cut to `limit` characters."""
+    r"""The text with control and invisible characters written out: `\x1b`, `\n`, `\u202e`.
+
+    limit: of characters before that; what is longer ends in an ellipsis.
+    """
     cut = text if limit is None or len(text) <= limit else text[: limit - 1] + "…"
     return "".join(
         c if c in _JOINERS or unicodedata.category(c) not in _HIDDEN else _escape(c) for c in cut
@@ -47,7 +50,7 @@ def shown(value: object) -> str:
 
 
 def measured(value: str | None) -> str | None:
-    """The value that `rules_failed` holds as text: numbers shortened, the rest printable; None where it is unknown."""
+    """A value of `rules_failed`: numbers shortened, the rest printable; None where unknown."""
     if value is None:
         return None
     return (
@@ -88,11 +91,12 @@ def condition(rule: Rule) -> str:
 
 
 def home(column: str, tables: Sequence[str]) -> tuple[str, str]:
-    """The table and the column in it that a column of `pairs` comes from. Raises ValueError where there is none."""
+    """The table and its column that a column of `pairs` is; else ValueError."""
     owners = [t for t in tables if column.startswith(f"{t}__")]
     if not owners:
         raise ValueError(
-            f"no table has the column {column!r}; columns are named <table>__<column>, tables are {', '.join(tables)}"
+            f"no table has the column {column!r}; columns are named <table>__<column>, "
+            f"tables are {', '.join(tables)}"
         )
     table = max(owners, key=len)
     return table, column.removeprefix(f"{table}__")

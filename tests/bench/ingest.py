@@ -74,7 +74,9 @@ def main() -> None:
         make(lists, total)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         data = Dataset(f"{scratch}/data")
+        cpu = time.process_time()
         first = timed(data, lists, "first")
+        cpu = time.process_time() - cpu
         second = timed(data, lists / "003.parquet", "second")
         used = resource.getrusage(resource.RUSAGE_SELF)
         result = {
@@ -82,6 +84,7 @@ def main() -> None:
             "rows": total,
             "pairs": data.rows("urls"),
             "rows_per_s": round(total / first),
+            "cpu_s_per_million": round(cpu * 1e6 / total, 1),
             "second_batch_rows_per_s": round(total / FILES / second),
             "peak_rss_mb": round(used.ru_maxrss / 1024),
             "rss_before_mb": round(before / 1024),

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curate.ablate import ablate, paired_difference, summary, t_975
@@ -40,13 +40,12 @@ def modified(folder: Path) -> dict[str, int]:
 
 
 def test_every_subset_and_seed_is_trained_on_equal_terms(place):
-    """The same samples seen and the same words for all; rows are in `metrics` and name their run."""
+    """Equal samples seen and the same words for all; rows of `metrics` name their run."""
     data, shards, evaluations = place
     found = ablate(data, TRAINER, CONFIG, evaluations, shards)
     rows = found.to_pylist()
-    assert {(r["subset"], r["seed"]) for r in rows} == {
-        (s, i) for s in ("all", "few") for i in (0, 1)
-    }
+    wanted = {(s, i) for s in ("all", "few") for i in (0, 1)}
+    assert {(r["subset"], r["seed"]) for r in rows} == wanted
     assert Dataset(data.root).rows("metrics") == len(rows) == 4 * 3
     notes = [
         json.loads(p.read_text()) for p in Path(data.root).glob("runs/*/*/step-*/checkpoint.json")
@@ -127,6 +126,22 @@ def test_what_is_missing_is_named(place):
         ablate(Dataset("memory://ablate"), TRAINER, CONFIG, evaluations, shards)
 
 
+@pytest.mark.slow
+def test_ray_workers_give_the_same_results_as_none(place):
+    """Export and ablation on a Ray worker: the same shards, the same rows."""
+    data, shards, evaluations = place
+    here = {p.name: p.read_bytes() for p in Path(shards["all"]).glob("*.*")}
+    out = str(Path(data.root).parent / "on_ray")
+    export(data, ExportConfig(subset="all", out=out, shard_rows=5), workers=1)
+    one_piece = export(data, ExportConfig(subset="all", out=out), workers=1)
+    assert {p.name: p.read_bytes() for p in Path(one_piece).glob("*.*")} == here
+    one = AblateConfig(subsets=("few",), seeds=(0,))
+    found = ablate(data, TRAINER, one, evaluations, shards, workers=1)
+    other = pool(Path(data.root).parent / "other", squares(24))
+    again = ablate(other, TRAINER, one, evaluations, shards)
+    assert found.equals(again)
+
+
 # ------------------------------------------------------------------------------- reading the result
 
 
@@ -147,6 +162,7 @@ def table(values: dict[str, list[float]]) -> pa.Table:
     return pa.Table.from_pylist(rows, METRICS)
 
 
+@settings(deadline=None)  # the first example imports scipy
 @given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=2, max_size=40))
 def test_the_interval_is_scipys_paired_t_interval(pairs):
     """Mean difference and 95 % interval agree with scipy's t-test of the differences."""

@@ -8,6 +8,7 @@ import uuid
 from fractions import Fraction
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -24,7 +25,7 @@ from schemas.configs import (
     Workers,
 )
 from schemas.tables import draw
-from tests.tiny import Row, by_url, tiny_dataset, whole
+from tests.tiny import Row, add_table, by_url, tiny_dataset, whole
 
 ORIGINAL = ChooseCaption()
 
@@ -68,7 +69,7 @@ ROWS = st.lists(
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(ROWS, st.sampled_from([0.1, 0.3, 0.5, 0.7, 1.0]), st.integers(0, 4), st.integers(0, 3))
 def test_selections_equal_a_sort_by_hand(drawn, fraction, salt, seed):
-    """Random and top are the first floor(N f) of a sort, for any pool and placement; decisions_select
+    """Random and top are the first floor(N f) of a sort, for any placement; decisions_select
     drops the other survivors."""
     rows = [
         Row(f"http://a/{i}", scores={"clip": {"clip_score": v}}, keep=keep, status=status)
@@ -279,3 +280,27 @@ def test_ray_workers_select_the_same(tmp_path: Path):
     compress(there, configs, ORIGINAL, Workers(count=2))
     for name in ("subset_cluster", "subset_random", "decisions_select", "codes_cluster"):
         assert whole(here, name) == whole(there, name)
+
+
+def test_a_changed_pool_is_selected_anew():
+    """After quality has decided, the subset has survivors only, in the next generation of its
+    parts.
+    """
+    rows = scored(*[0.1] * 10)
+    data = tiny_dataset(memory_root(), rows)
+    compress(data, [AllSelector()], ORIGINAL)
+    decisions = {
+        part: pa.table(
+            {
+                "uid": data.read("samples", part, ["uid"])["uid"],
+                "keep": [True] + [False] * (entry.rows - 1),
+                "reason": pa.array([None] + ["low_clip"] * (entry.rows - 1), pa.string()),
+            }
+        )
+        for part, entry in data.parts("samples").items()
+    }
+    add_table(data, "decisions_quality", decisions, ("samples",))
+    compress(data, [AllSelector()], ORIGINAL)
+    assert len(subset(data, "all")) == len(decisions)
+    assert {part.generation for part in data.parts("subset_all").values()} == {1}
+    assert all(row["keep"] for row in whole(data, "decisions_select"))

@@ -15,7 +15,7 @@ from curate.dataset import Dataset
 from curate.filter import filter_pairs, kept_count
 from curate.query import query
 from schemas.configs import Rule
-from tests.pools import pool, uid
+from tests.scored import pool, uid
 
 SCORE = "scores_s__clip_score"
 

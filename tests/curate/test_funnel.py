@@ -16,7 +16,9 @@ from schemas.tables import DECISIONS, SAMPLES, URLS, uid_of
 from tests.gallery import add_dedup, gallery, items
 from tests.tiny import add_table
 
-STATES = st.sampled_from(["keep", "drop_a", "drop_b", "unknown low_clip", None])  # None: not decided
+STATES = st.sampled_from(
+    ["keep", "drop_a", "drop_b", "unknown low_clip", None]
+)  # None: not decided
 PAIR = st.tuples(st.sampled_from(["success", "failed_to_download", None]), STATES, STATES, STATES)
 
 
@@ -53,10 +55,14 @@ def expected(pairs: list[tuple[str | None, ...]]) -> list[FunnelRow]:
     return rows
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(pairs=st.lists(PAIR, min_size=1, max_size=30))
 def test_every_pair_is_kept_dropped_or_failed_at_each_stage(pairs, tmp_path_factory):
-    """in = kept + dropped + failed, what is kept comes in next, and the counts are those of a plain loop."""
+    """in = kept + dropped + failed, what is kept comes in next,
+    and the counts are those of a plain loop.
+    """
     rows = funnel(dataset(str(tmp_path_factory.mktemp("set")), pairs))
     assert rows == expected(pairs)
     assert rows[0].input == len(pairs)
@@ -74,7 +80,9 @@ def test_the_funnel_agrees_with_the_decisions_view(tmp_path):
 
 
 def test_a_list_that_was_only_ingested_waits_for_its_download(tmp_path):
-    """Without samples all pairs are accounted for as not downloaded yet; without urls there is no funnel."""
+    """Without samples all pairs are accounted for as not downloaded yet;
+    without urls there is no funnel.
+    """
     data = Dataset(str(tmp_path / "set"))
     with pytest.raises(ValueError, match=r"no table 'urls'; it has none: ingest a list first"):
         funnel(data)
@@ -102,8 +110,8 @@ def test_error_messages_without_end_are_summed_up(tmp_path):
     assert failed["other reasons"] == 80 - 30 - 11
 
 
-def test_the_table_is_aligned_and_nothing_in_it_steers_a_terminal():
-    """Every line of counts ends in its column; control characters of an error message are written out upstream."""
+def test_the_table_is_aligned():
+    """A reason's count stands under the total that it is part of."""
     rows = [
         FunnelRow("download", 1200, 1000, {}, {"failed_to_download: HTTP Error 404": 200}),
         FunnelRow("quality", 1000, 1000),
@@ -114,14 +122,17 @@ def test_the_table_is_aligned_and_nothing_in_it_steers_a_terminal():
         ["download", "1,200", "1,000", "0", "200"],
     ]
     assert lines[2].split() == ["200", "failed_to_download:", "HTTP", "Error", "404"]
-    assert lines[1].index("200", 20) + 3 == lines[2].index("200") + 3 == lines[0].index("failed") + 6
+    ends = (lines[0].index("failed") + 6, lines[1].rindex("200") + 3, lines[2].index("200") + 3)
+    assert len(set(ends)) == 1
 
 
 def test_control_characters_in_reasons_are_written_out(tmp_path):
     """An error message with a terminal escape is counted under its printable form."""
     pairs = items(9)
     failing = [i for i in pairs if i.image is None]
-    data = gallery(tmp_path / "set", [*pairs[:-1], type(failing[0])("u", "c", None, error="\x1b[2J|`<b>")], ())
+    data = gallery(
+        tmp_path / "set", [*pairs[:-1], type(failing[0])("u", "c", None, error="\x1b[2J|`<b>")], ()
+    )
     assert funnel(data)[0].failed == {r"failed_to_download: \x1b[2J|`<b>": 1}
     assert r"`failed_to_download: \x1b[2J\|'<b>` 1" in funnel_markdown(funnel(data))
 
@@ -129,4 +140,6 @@ def test_control_characters_in_reasons_are_written_out(tmp_path):
 def test_the_markdown_has_a_row_per_stage():
     """Counts per stage with the reasons in code spans."""
     text = funnel_markdown([FunnelRow("quality", 10, 7, {"low_clip": 2}, {"unknown low_clip": 1})])
-    assert text.splitlines()[-1] == "| quality | 10 | 7 | 2 | 1 | `low_clip` 2, `unknown low_clip` 1 |"
+    assert (
+        text.splitlines()[-1] == "| quality | 10 | 7 | 2 | 1 | `low_clip` 2, `unknown low_clip` 1 |"
+    )

@@ -10,7 +10,7 @@ from curate.dataset import Dataset
 from curate.filter import filter_pairs
 from curate.query import query
 from schemas.configs import IngestConfig, Rule, TextStatsScorer
-from tests.pools import pool, scored, uid
+from tests.scored import pool, scored, uid
 
 
 @pytest.fixture

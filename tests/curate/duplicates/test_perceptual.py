@@ -56,7 +56,7 @@ def in_views(hashes: np.ndarray, radius: int, t: int) -> list[tuple[int, int, in
     st.integers(0, 99),
 )
 def test_all_pairs_within_the_radius_are_found_exactly_once(radius, t, count, flips, seed):
-    """Any radius and any number of blocks give what comparing all with all gives, without repeats."""
+    """Any radius and any number of blocks give what comparing all gives, no repeats."""
     if radius > 8 and t > 2:
         t = 1
     hashes = np.random.default_rng(seed).permutation(clustered(count, flips, seed))

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from curate.compress import compress
 from curate.dataset import Dataset
-from curate.selectors.cluster import fit_centroids, nearest, quotas, unit_rows
+from curate.selectors.cluster import quotas
+from curate.selectors.kmeans import fit_centroids, nearest, unit_rows
 from schemas.configs import ChooseCaption, ClusterSelector
 from schemas.tables import draw
 from tests.tiny import Row, by_url, tiny_dataset, whole
