@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from curate.captions import caption_tables, captions_of
 from curate.dataset import Claim, Dataset, digest
-from curate.engine import Stats, Work, run_parts
+from curate.engine import Stats, Work, run_parts, workers_for
 from curate.selectors import SELECTORS
 from curate.selectors.pool import STAGES, Pool, pool_sql, tables_of
 from schemas.configs import ChooseCaption, SelectorConfig, Workers
@@ -40,10 +40,11 @@ def compress(
 
     Every part of `urls` has a part in each subset, maybe without rows. In decisions_select, a
     survivor that the first selector leaves out is dropped with `not selected by <name>`; a pair
-    that is out already gets keep = true. Raises ValueError for a `like`, `by` or `embeddings` that
-    is not there.
+    that is out already gets keep = true. Workers are used from a million pairs on. Raises
+    ValueError where there is no `samples`, or for a `like`, `by` or `embeddings` that is not there.
     """
     data.parts("samples")
+    workers = workers_for(data.rows("samples"), workers)
     for at, config in enumerate(selectors):
         _check_like(data, selectors, at)
         claim = _subset(data, config, choose, workers)

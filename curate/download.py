@@ -268,6 +268,7 @@ def _sample(row: dict[str, Any], outcome: _Outcome) -> dict[str, Any]:
         "error_message": picture.error,
         **{name: getattr(picture, name) if outcome.status == SUCCESS else None for name in FACTS},
         "phash": picture.phash,
+        "thumbnail": picture.thumbnail,
         "attempts": outcome.attempts,
     }
 

@@ -1,9 +1,8 @@
 """Encoder: a CLIP model, its tokenizer and its way of preparing images, saved and loaded as one.
 
 Named architectures are open_clip's, with open_clip's transforms. A model given as a dict
-(`open_clip.CLIP`'s arguments)
-is a small one: its images are scaled so that the shorter side fits, cut to the centre square and
-normalised, without augmentation, so that prepared pixels can be kept.
+(models.clip.from_config) is a small one: its images are scaled so that the shorter side fits, cut
+to the centre square and normalised, without augmentation, so that prepared pixels can be kept.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from models.base import Image
+from models.clip import from_config
 from models.decode import over_white
 from models.vocabulary import Vocabulary
 from schemas.configs import ClipTrainer
@@ -193,7 +193,7 @@ def _model(name: str | dict[str, Any], pretrained: str | None) -> Any:
 
     try:
         if isinstance(name, dict):
-            return open_clip.CLIP(**name)
+            return from_config(name)
         return open_clip.create_model(
             name,
             pretrained,

@@ -21,6 +21,10 @@ from schemas.configs import Workers
 log = logging.getLogger(__name__)
 Stats = dict[str, float]
 Work = Callable[[int], Stats]
+REFUSED = "refused"  # column of a worker's answer: why it could not
+# pairs from which on a stage of joins is spread: a pool of actors takes seconds to start, and
+# DuckDB uses all cores of this process anyway
+WORTH_WORKERS = 1_000_000
 
 
 def run_parts(
@@ -47,6 +51,11 @@ def run_parts(
                 totals[name] = totals.get(name, 0) + value
             advance(int(stats.get("rows", 0)))
     return totals
+
+
+def workers_for(pairs: int, workers: Workers | int) -> Workers | int:
+    """The workers for a stage that computes little per pair: none below WORTH_WORKERS pairs."""
+    return workers if pairs >= WORTH_WORKERS else 0
 
 
 def _here(build: Callable[[], Work], parts: Sequence[int]) -> Iterator[Stats]:
@@ -79,18 +88,34 @@ def _on_ray(
         num_gpus=gpus or None,
     )
     for row in rows.iter_rows():
-        yield {k: v for k, v in row.items() if k != "part" and v is not None}
+        if row.get(REFUSED):
+            raise ValueError(row[REFUSED])
+        yield {k: v for k, v in row.items() if k not in ("part", REFUSED) and v is not None}
 
 
 class _Worker:
-    """What a Ray actor holds: the built worker, and this process's thread count."""
+    """What a Ray actor holds: the built worker.
+
+    A ValueError, ours to the user, travels as a row, so that it arrives in its own words; any
+    other error is Ray's to report.
+    """
 
     def __init__(self, build: Callable[[], Work]) -> None:
         logging.basicConfig(level=logging.WARNING)
-        self.work = build()
+        self.refused, self.work = "", None
+        try:
+            self.work = build()
+        except ValueError as error:
+            self.refused = str(error)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        return {"part": row["part"], **self.work(int(row["part"]))}
+        stats: Stats = {}
+        if self.work is not None:
+            try:
+                stats = self.work(int(row["part"]))
+            except ValueError as error:
+                self.refused = str(error)
+        return {"part": row["part"], REFUSED: self.refused, **stats}
 
 
 def start(where: Workers) -> None:

@@ -124,7 +124,8 @@ def decisions_sql(tables: Sequence[str]) -> str:
 
 
 def pairs_sql(con: duckdb.DuckDBPyConnection, tables: Sequence[str], decided: bool = True) -> str:
-    """`pairs`: the one-row-per-uid tables joined, columns named <table>__<column>, no list columns.
+    """`pairs`: the one-row-per-uid tables joined, columns named <table>__<column>, no lists
+    and no bytes.
 
     decided: False leaves the decisions out, for the stage that makes them.
     """
@@ -137,7 +138,7 @@ def pairs_sql(con: duckdb.DuckDBPyConnection, tables: Sequence[str], decided: bo
         columns += [
             f"{quote(table)}.{quote(c)} AS {quote(f'{table}__{c}')}"
             for c, kind in _columns(con, table)
-            if c not in ("uid", "caption_id") and not kind.endswith("]")
+            if c not in ("uid", "caption_id") and not kind.endswith(("]", "BLOB"))
         ]
         if table != "urls":
             original = (

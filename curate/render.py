@@ -22,30 +22,37 @@ def render(rows: pa.Table, form: str) -> bytes:
         pyarrow.csv.write_csv(_flat(rows), sink)
     elif form == "json":
         for row in rows.to_pylist():
-            sink.write((json.dumps(row, default=str, ensure_ascii=False) + "\n").encode())
+            sink.write((json.dumps(row, default=_text, ensure_ascii=False) + "\n").encode())
     else:
         sink.write(_table(rows).encode())
     return sink.getvalue()
 
 
 def _flat(rows: pa.Table) -> pa.Table:
-    """CSV has no lists: nested columns become JSON text."""
-    columns = [
-        pa.array(
-            [None if v is None else json.dumps(v, default=str) for v in column.to_pylist()],
-            pa.string(),
-        )
-        if pa.types.is_nested(column.type)
-        else column
-        for column in rows.columns
-    ]
-    return pa.table(columns, names=rows.column_names)
+    """CSV has no lists and no bytes: nested columns become JSON text, bytes hexadecimal."""
+    return pa.table([_flat_column(c) for c in rows.columns], names=rows.column_names)
+
+
+def _flat_column(column: pa.ChunkedArray) -> pa.ChunkedArray | pa.Array:
+    nested = pa.types.is_nested(column.type)
+    if not nested and not pa.types.is_binary(column.type):
+        return column
+    values = column.to_pylist()
+    texts = [json.dumps(v, default=_text) if nested else _text(v) for v in values]
+    known = [None if v is None else text for v, text in zip(values, texts, strict=True)]
+    return pa.array(known, pa.string())
+
+
+def _text(value: object) -> str:
+    return value.hex() if isinstance(value, bytes) else str(value)
 
 
 def printable(value: Any) -> str:
     """A cell as one line: control characters from the web are escaped, so that they cannot drive a
     terminal.
     """
+    if isinstance(value, bytes):
+        return f"{len(value)} bytes"
     text = "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
     text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
     return text if len(text) <= WIDEST else text[: WIDEST - 1] + "…"

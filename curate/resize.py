@@ -10,7 +10,7 @@ import os
 from dataclasses import dataclass, replace
 
 from models.decode import decode, over_white
-from models.phash import phash
+from models.phash import phash, thumbnail
 from schemas.configs import DownloadConfig
 
 # what both PIL (which reads the size) and OpenCV (which decodes) know; no other header is parsed
@@ -35,6 +35,7 @@ class Picture:
     exif: str | None = None  # JSON
     sha256: str | None = None
     phash: int | None = None
+    thumbnail: bytes | None = None
 
 
 class Pictures:
@@ -106,6 +107,7 @@ def _described(
         exif=_exif(body),
         sha256=hashlib.sha256(body).hexdigest(),
         phash=phash(pixels),
+        thumbnail=thumbnail(pixels),
     )
 
 

@@ -176,5 +176,5 @@ def to_table(batch: Batch, columns: Columns, kind: str) -> pa.Table:
 
 def _lists(array: np.ndarray[Any, Any], errors: Sequence[str | None]) -> pa.Array:
     values = pa.array(np.ascontiguousarray(array, np.float16).reshape(-1), pa.float16())
-    mask = pa.array([e is not None for e in errors])
+    mask = pa.array([e is not None for e in errors], pa.bool_())
     return pa.FixedSizeListArray.from_arrays(values, array.shape[1], mask=mask)

@@ -75,7 +75,8 @@ def batches(
     columns: dict[str, list[Any]] | None = None,
 ) -> Iterator[Batch]:
     """A part's downloaded pairs in batches of `size`, decoded once; the next batch decodes while
-    this one is used.
+    this one is used. Where there are none, one batch without pairs: its reader still learns what
+    columns there would be.
 
     keep: which rows of the part; None: all that were downloaded. columns: more columns, aligned
     with the part's rows.
@@ -89,19 +90,14 @@ def batches(
         for n in ("original_width", "original_height", "sha256", "size")
     }
     more |= columns or {}
-    chunks = [rows[i * size : (i + 1) * size] for i in range(math.ceil(len(rows) / size))]
+    chunks = [rows[i * size : (i + 1) * size] for i in range(max(1, math.ceil(len(rows) / size)))]
     with ThreadPoolExecutor(DECODE_THREADS) as threads, ThreadPoolExecutor(1) as ahead:
-        pending = [
-            ahead.submit(_batch, data, samples.take(c), captions, more, c, threads)
-            for c in chunks[:1]
-        ]
+        pending = [ahead.submit(_batch, data, samples, captions, more, chunks[0], threads)]
         for following in [*chunks[1:], None]:
             ready = pending.pop().result()
             if following is not None:
                 pending.append(
-                    ahead.submit(
-                        _batch, data, samples.take(following), captions, more, following, threads
-                    )
+                    ahead.submit(_batch, data, samples, captions, more, following, threads)
                 )
             yield ready
 
@@ -114,6 +110,7 @@ def _batch(
     rows: list[int],
     threads: ThreadPoolExecutor,
 ) -> Batch:
+    samples = samples.take(pa.array(rows, pa.int64()))
     uids = samples["uid"].to_pylist()
     decoded = list(threads.map(decode_or_error, read_bytes(data, samples)))
     return Batch(

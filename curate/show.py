@@ -269,7 +269,11 @@ class _Pair:
 
 
 def _column(table: str, name: str, kind: str) -> str:
-    """SQL of a column; of a list its type and length. Embeddings are float16; DuckDB widens."""
+    """SQL of a column; of a list its type and length, of bytes their number. Embeddings are
+    float16; DuckDB widens.
+    """
+    if kind == "BLOB":
+        return f"octet_length({query.quote(name)}) || ' bytes' AS {query.quote(name)}"
     if not kind.endswith("]"):
         return query.quote(name)
     element = "float16" if table.startswith("scores_") else kind.split("[", maxsplit=1)[0].lower()

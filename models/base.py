@@ -8,15 +8,18 @@ from typing import Any, Protocol
 import numpy as np
 
 Image = np.ndarray[Any, np.dtype[np.uint8]]
-Columns = dict[str, Any]  # name -> list or array of len(batch); arrays of shape (n, d) are embeddings
+Columns = dict[
+    str, Any
+]  # name -> list or array of len(batch); arrays of shape (n, d) are embeddings
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Pairs with their pixels. All lists have the same length; `images[i]` is None where there is no image.
+    """Pairs with their pixels; all lists have the same length.
 
-    images: RGB, or RGBA where the stored file has alpha; uint8, height x width x channels, at the stored resolution.
-    columns: other columns of the pairs by `<table>__<column>` name, such as samples__original_width.
+    images: RGB, or RGBA where the stored file has alpha; uint8, height x width x channels, at the
+    stored resolution; None where there is no image, with the reason in image_errors.
+    columns: more columns of the pairs, such as samples__original_width.
     """
 
     uids: list[str]
@@ -31,14 +34,17 @@ class Batch:
 
 
 class Scorer(Protocol):
-    """Numbers for every pair of a batch: the columns that schemas.tables.SCORES lists for its kind, plus
-    `error` (None or a short text per pair; where it is set, the scores of that pair are None), plus
-    `image_emb` / `text_emb` as float16 arrays (n, d) where it has them. A bad pair costs that pair."""
+    """Numbers for every pair of a batch; a bad pair costs that pair.
+
+    Gives the columns that schemas.tables.SCORES lists for its kind; `error`, None or a short text
+    per pair, where the scores are None; and image_emb / text_emb as arrays (n, d) where it has
+    embeddings.
+    """
 
     def __call__(self, batch: Batch) -> Columns: ...
 
 
 class Captioner(Protocol):
-    """One list of captions per image of the batch; None with a text in `errors` where there is none."""
+    """Captions of a batch: per image a list of them, or None and the reason among the errors."""
 
     def __call__(self, batch: Batch) -> tuple[list[list[str] | None], list[str | None]]: ...

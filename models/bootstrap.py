@@ -86,10 +86,18 @@ def train_fold(
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(step, config)
             same = np.logical_or.reduce([of[rows, None] == of[None, rows] for of in ids])
-            loss = _step(model, optimizer, images[rows], tokens[rows], same)
+            seen = shifted(images[rows], config.shift, np.random.default_rng([seed, step, 1]))
+            loss = _step(model, optimizer, seen, tokens[rows], same)
             if progress is not None:
                 progress(step + 1, float(loss))
     return {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
+
+
+def shifted(images: Array, most: int, draw: np.random.Generator) -> Array:
+    """A batch of images moved around by up to `most` pixels each way, all by the same: what little
+    augmentation keeps a small model from memorising its pool.
+    """
+    return np.roll(images, draw.integers(-most, most, 2, endpoint=True), axis=(1, 2))
 
 
 def _step(model: Model, optimizer: Any, images: Array, tokens: Array, same: Array) -> Tensor:
@@ -208,7 +216,7 @@ def _embed(
 ) -> Array:
     import torch
 
-    parts = [np.empty((0, model.text_projection.shape[1]), np.float32)]
+    parts = [np.empty((0, model.visual.output_dim), np.float32)]
     with torch.inference_mode():
         for start in range(0, len(items), batch_size):
             part = tensor(items[start : start + batch_size]).to(model.logit_scale.device)

@@ -29,14 +29,12 @@ def small_clip(
     embed_dim: int,
 ) -> Model:
     """An untrained open_clip CLIP: a ViT and a causal text transformer, read at the highest token
-    id of a text.
+    id of a text; with `text_layers` 0 a bag of words instead (models.bag_clip).
 
     Sizes in pixels, channels, layers and tokens. Heads are 64 wide where that divides the width,
     else there is one. Initialised from torch's global generator: fork and seed it first. Raises
     ValueError where patches do not tile.
     """
-    import open_clip
-
     if image_size % patch_size:
         raise ValueError(
             f"image_size {image_size} is no multiple of patch_size {patch_size}: choose one that is"
@@ -55,7 +53,20 @@ def small_clip(
         "layers": text_layers,
         "heads": text_width // HEAD_WIDTH if text_width % HEAD_WIDTH == 0 else 1,
     }
-    return open_clip.CLIP(embed_dim=embed_dim, vision_cfg=vision, text_cfg=text)
+    return from_config({"embed_dim": embed_dim, "vision_cfg": vision, "text_cfg": text})
+
+
+def from_config(config: dict[str, Any]) -> Model:
+    """An untrained model from open_clip's config of it; `text_cfg.layers` 0 is a bag of words."""
+    import open_clip
+
+    text = config["text_cfg"]
+    if text.get("layers") == 0:
+        from models.bag_clip import BagClip
+
+        vision, words, length = config["vision_cfg"], text["vocab_size"], text["context_length"]
+        return BagClip(config["embed_dim"], vision, words, length)
+    return open_clip.CLIP(**config)
 
 
 def info_nce(

@@ -99,6 +99,7 @@ class IngestConfig(Config):
 class DownloadConfig(Config):
     """Fetch and resize. Names and defaults are img2dataset's where it has the knob."""
 
+    version: ClassVar[int] = 2
     runtime: ClassVar[frozenset[str]] = frozenset(
         # how hard to try and where one may go: these change which rows fail, never what a success
         # is

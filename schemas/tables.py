@@ -55,7 +55,8 @@ SAMPLES = pa.schema(
         pa.field("shard", pa.string()),  # tar's file name in images/
         pa.field("offset", pa.int64()),  # of the image's bytes in it
         pa.field("size", pa.int64()),
-        pa.field("phash", pa.uint64()),  # of the stored image
+        pa.field("phash", pa.uint64()),  # of the stored image without its border, as the next one
+        pa.field("thumbnail", pa.binary()),  # 8 x 8 RGB: 192 bytes
         pa.field("attempts", pa.int32()),
     ]
 )

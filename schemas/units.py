@@ -35,21 +35,22 @@ class BootstrapScorer(Config):
     kind: Literal["bootstrap"] = "bootstrap"
     name: Name = "bootstrap"
     folds: int = Field(2, ge=2, le=20)
-    steps: Positive = 600  # per fold
+    steps: Positive = 150  # per fold; on a few thousand pairs more of them learn the noise by heart
     train_batch_size: Positive = 128
-    lr: float = Field(1e-3, gt=0)
+    lr: float = Field(2e-3, gt=0)
     weight_decay: float = Field(0.1, ge=0)
-    warmup: int = Field(50, ge=0)
+    warmup: int = Field(15, ge=0)
+    shift: int = Field(3, ge=0)  # pixels that a training batch is moved by, at most
     # a sample by hash(seed, uid) above that: the model must not grow with the pool
     max_pairs: Positive = 200_000
     vocabulary: int = Field(4096, ge=16)  # words learned from the pool's captions
     context_length: int = Field(24, ge=4)
-    image_size: Positive = 64
+    image_size: Positive = 48
     patch_size: Positive = 16
-    width: Positive = 192
-    layers: Positive = 6
-    text_width: Positive = 128
-    text_layers: Positive = 2
+    width: Positive = 128
+    layers: Positive = 2
+    text_width: Positive = 128  # of the text transformer
+    text_layers: int = Field(0, ge=0)  # 0: a bag of words
     embed_dim: Positive = 128
     batch_size: Positive = 256
     embeddings: bool = True
@@ -113,13 +114,18 @@ class ExactDuplicates(Config):
 
 
 class PerceptualDuplicates(Config):
-    """64-bit pHash within a Hamming radius: all such pairs, no approximation."""
+    """64-bit pHash within a Hamming radius, and thumbnails that hardly differ: all such pairs."""
+
+    version: ClassVar[int] = 2
 
     kind: Literal["perceptual"] = "perceptual"
-    radius: int = Field(6, ge=0, le=16)
-    min_distinct_bits: int = Field(
-        8, ge=0, le=32
-    )  # a hash with fewer ones or zeros says nothing: blank images are no duplicates
+    radius: int = Field(8, ge=0, le=16)
+    # root mean squared difference of the 8 x 8 RGB thumbnails, 0 to 255: the hash does not see
+    # colours. None: the hash alone
+    max_rms: float | None = Field(9.0, ge=0)
+    # a hash with fewer ones or zeros says nothing: a blank image has the mean's bit alone, the
+    # plainest flags have 6
+    min_distinct_bits: int = Field(4, ge=0, le=32)
 
     @property
     def name(self) -> str:
@@ -205,6 +211,7 @@ class ClipTrainer(Config):
     weight_decay: float = Field(0.1, ge=0)
     beta2: float = Field(0.98, gt=0, lt=1)
     warmup: int = Field(50, ge=0)  # steps
+    shift: int = Field(0, ge=0)  # pixels that a batch of a small (dict) model is moved by, at most
     precision: Literal["fp32", "bf16"] = "fp32"
     checkpoint_every: Positive = 200  # steps
     threads: int | None = Field(

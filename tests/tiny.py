@@ -37,6 +37,7 @@ class Row:
     status: str = "success"
     sha256: str | None = None  # None: of the URL, so that no two pairs share it
     phash: int | None = None
+    thumbnail: bytes | None = bytes(192)  # black
     width: int = 100
     height: int = 100
     scores: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -127,6 +128,7 @@ def _sample(row: Row) -> dict[str, Any]:
         "original_height": row.height,
         "sha256": row.sha256 or hashlib.sha256(row.url.encode()).hexdigest(),
         "phash": row.phash,
+        "thumbnail": row.thumbnail,
     }
 
 

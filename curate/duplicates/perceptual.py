@@ -1,154 +1,137 @@
-"""Near copies: 64-bit perceptual hashes within a Hamming radius r; all such pairs, no
-approximation.
+"""Near copies: perceptual hashes within a Hamming radius and thumbnails that hardly differ.
 
-1. Equal hashes form stars; each hash goes on as its lowest uid. A hash with too few ones or zeros
-   (a blank image) says nothing and takes no part.
-2. Cut the 64 bits into r + t blocks. Two hashes within r differ in at most r of them, so they
-   agree in at least t.
-3. For each choice of t blocks (a view), only hashes that are equal in these blocks are compared: a
-   sort and a sweep. A pair is reported by the view of the first t blocks it agrees in, so once.
+1. Rows with equal hashes and thumbnails within `max_rms` of a leader form its star (leaders.py). A
+   hash with too few ones or zeros (a blank image) says nothing and takes no part.
+2. All hashes within the radius are found (hamming.py), and those of their leaders whose thumbnails
+   are within `max_rms` too share an edge. So among leaders, every pair within both is found.
 
-t grows with the pool: more views, fewer comparisons; t = 0 compares everything, which is quickest
-for a small pool. Multi-index hashing (Norouzi, Punjani, Fleet, 1307.2982), with equality of
-several blocks instead of probing.
+An edge of distance 0 promises an equal hash and a thumbnail within `max_rms` of the leader's (the
+lower uid); two members of one star, or of two joined ones, may be further apart, each by at most
+`max_rms` from its leader. Only rows whose hash occurs again, or has another one near, need their
+thumbnails. Without `max_rms` the hash decides alone, and each hash has one leader.
 """
 
 from __future__ import annotations
 
 from functools import partial
-from itertools import combinations, pairwise
-from math import comb
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from curate.dataset import Dataset
-from curate.duplicates.search import DOWNLOADED, Search, buckets_for, slice_sql, stars
+from curate.duplicates.hamming import Hashes, Indices, View, mask_of, pairs_in_view, plan
+from curate.duplicates.leaders import Rows
+from curate.duplicates.search import Search, buckets_for, slice_sql, stars
 from schemas.configs import PerceptualDuplicates
 
-Hashes = np.ndarray[Any, np.dtype[np.uint64]]
-Indices = np.ndarray[Any, np.dtype[np.int64]]
-View = tuple[int, ...]  # the blocks in which two hashes have to be equal
+if TYPE_CHECKING:
+    import duckdb
 
-MOST_VIEWS = 2000
-NS_PER_VIEW, NS_PER_SORTED, NS_PER_COMPARED = (
-    5e7,
-    1000.0,
-    4.0,
-)  # of one core; they choose t, nothing else
-CHUNK = 1 << 16  # comparisons at a time: they stay in the cache
-_DISTINCT = "least(bit_count(phash), 64 - bit_count(phash)) >= {bits}"
+_HASHED = """
+SELECT uid, phash AS key, thumbnail FROM samples
+WHERE status = 'success' AND least(bit_count(phash), 64 - bit_count(phash)) >= {bits}
+"""
+_REPEATED = "SELECT key FROM ({rows}) WHERE {here} GROUP BY key HAVING count(*) > 1"
+_ROWS = """
+SELECT uid, key, thumbnail FROM ({rows}) SEMI JOIN ({wanted}) USING (key) ORDER BY key, uid
+"""
+_LOWEST = """
+SELECT min(uid) AS uid, key, CAST(NULL AS BLOB) AS thumbnail
+FROM ({rows}) SEMI JOIN ({wanted}) USING (key) GROUP BY key ORDER BY key
+"""
 
 
 def find(data: Dataset, config: PerceptualDuplicates) -> Search:
-    """Search for downloaded pairs whose `phash` differ in at most `config.radius` bits: their
-    distance.
+    """Search for downloaded pairs whose `phash` differ in at most `config.radius` bits, their
+    distance, and whose thumbnails differ by at most `config.max_rms`.
     """
     slices = buckets_for(data)
     blocks, views = plan(data.rows("samples"), config.radius)
-    told = _DISTINCT.format(bits=config.min_distinct_bits)
-    rows = f"{DOWNLOADED.format(key='phash', join='')} AND {told}"
-    work = partial(_bucket, data, rows, config.radius, slices, blocks, views)
+    work = partial(_bucket, data, config, slices, blocks, views)
     return Search(("samples",), "phash", slices * (1 + len(views)), work)
-
-
-def plan(rows: int, radius: int) -> tuple[list[int], list[View]]:
-    """Masks of the radius + t blocks (disjoint, 64 bits together) and all choices of t of them.
-
-    No views for radius 0, where equal hashes are all there is. t: least expected time for random
-    hashes.
-    """
-    if radius == 0:
-        return [], []
-
-    def cost(t: int) -> float:
-        compared = rows * rows / 2 / 2 ** (64 * t / (radius + t))
-        each = NS_PER_VIEW + rows * NS_PER_SORTED + compared * NS_PER_COMPARED
-        return comb(radius + t, t) * each
-
-    t = min((t for t in range(9) if comb(radius + t, t) <= MOST_VIEWS), key=cost)
-    ends = [64 * b // (radius + t) for b in range(radius + t + 1)]
-    masks = [(1 << high) - (1 << low) for low, high in pairwise(ends)]
-    return masks, list(combinations(range(radius + t), t))
 
 
 def _bucket(
     data: Dataset,
-    rows: str,
-    radius: int,
+    config: PerceptualDuplicates,
     slices: int,
     blocks: list[int],
     views: list[View],
     number: int,
 ) -> pa.Table:
     """Buckets: the slices of the stars, then the slices of each view."""
+    from curate.query import connect
+
+
     view, part = divmod(number, slices)
-    if view == 0:
+    rows = _HASHED.format(bits=config.min_distinct_bits)
+    if view == 0 and config.max_rms is None:
         return stars(data, rows, part, slices)
-    mask = sum(blocks[b] for b in views[view - 1])
-    found = _distinct_hashes(data, rows, slice_sql(f"key & {mask}::UBIGINT", part, slices))
-    return edges_in_view(found["uid"], found["key"].to_numpy(), radius, blocks, views[view - 1])
-
-
-def _distinct_hashes(data: Dataset, rows: str, here: str) -> pa.Table:
-    """The distinct hashes of one slice, each with its lowest uid, sorted by that."""
-    from curate.query import connect, select
-
     con = connect(data)
     try:
-        known = f"key IS NOT NULL AND {here}"
-        return select(
-            con, f"SELECT min(uid) AS uid, key FROM ({rows}) WHERE {known} GROUP BY key ORDER BY 1"
-        )
+        if view == 0:
+            return _stars(con, rows, slice_sql("key", part, slices), config.max_rms or 0.0)
+        blocks_of_view = views[view - 1]
+        masked = f"key & {mask_of(blocks, blocks_of_view)}::UBIGINT"
+        hashes = _distinct_hashes(con, rows, slice_sql(masked, part, slices))
+        left, right = pairs_in_view(hashes, config.radius, blocks, blocks_of_view)
+        return _edges(con, rows, hashes[left], hashes[right], config.max_rms)
     finally:
         con.close()
 
 
-def edges_in_view(
-    uids: pa.ChunkedArray, hashes: Hashes, radius: int, blocks: list[int], view: View
+def _stars(con: duckdb.DuckDBPyConnection, rows: str, here: str, max_rms: float) -> pa.Table:
+    """Edges of distance 0 from the leaders of one slice to the others of their stars."""
+    found = _rows(con, rows, _REPEATED.format(rows=rows, here=here), max_rms)
+    leader = found.leaders(max_rms)
+    member = np.flatnonzero(leader != np.arange(len(leader)))
+    return _table(found, leader[member], member)
+
+
+def _edges(
+    con: duckdb.DuckDBPyConnection, rows: str, left: Hashes, right: Hashes, max_rms: float | None
 ) -> pa.Table:
-    """Edges that this view reports. uids: ascending; hashes: distinct, one per uid."""
-    mask = np.uint64(sum(blocks[b] for b in view))
-    left, right = pairs_within(hashes, hashes & mask, radius)
-    differing = hashes[left] ^ hashes[right]
-    earlier = [b for b in range(max(view, default=0)) if b not in view]
-    mine = np.ones(len(left), dtype=bool)
-    for block in earlier:
-        mine &= (differing & np.uint64(blocks[block])) != 0
-    lower, upper = np.minimum(left, right)[mine], np.maximum(left, right)[mine]
-    order = np.lexsort((upper, lower))
-    distance = np.bitwise_count(differing[mine][order]).astype(np.float32)
-    ends = {"uid": uids.take(lower[order]), "other_uid": uids.take(upper[order])}
-    return pa.table({**ends, "distance": distance})
+    """Edges between the leaders of hashes left[k] and those of right[k]."""
+    con.register("wanted", pa.table({"key": np.unique(np.concatenate([left, right]))}))
+    found = _rows(con, rows, "SELECT key FROM wanted", max_rms)
+    if max_rms is not None:
+        found = found.take(np.unique(found.leaders(max_rms)))
+    near = []
+    for one, other in found.pairs(left, right):
+        alike = slice(None) if max_rms is None else found.alike(one, other, max_rms)
+        near.append((one[alike], other[alike]))
+    ones, others = (np.concatenate(ends) for ends in zip(*near, strict=True))
+    return _table(found, ones, others)
 
 
-def pairs_within(hashes: Hashes, keys: Hashes, radius: int) -> tuple[Indices, Indices]:
-    """Positions (i, j) of all pairs with equal keys and hashes at most `radius` bits apart.
+def _distinct_hashes(con: duckdb.DuckDBPyConnection, rows: str, here: str) -> Hashes:
+    from curate.query import select
 
-    Rows of one key lie together, the keys with most rows first: at shift s only a prefix can still
-    have partners, and each shift is one pass over contiguous memory.
-    """
-    _, group, sizes = np.unique(keys, return_inverse=True, return_counts=True)
-    order = np.lexsort((group, -sizes[group]))
-    x, group, size = hashes[order], group[order], sizes[group][order]
-    found = []
-    for shift in range(1, int(size[0]) if len(size) else 0):
-        with_partner = int(np.searchsorted(-size, -shift))
-        i = _near(x[:with_partner], shift, radius)
-        i = i[group[i] == group[i + shift]]
-        if len(i):
-            found.append((order[i], order[i + shift]))
-    empty = np.empty(0, dtype=np.int64)
-    first, second = zip(*found, strict=True) if found else ((empty,), (empty,))
-    return np.concatenate(first), np.concatenate(second)
+    found: Hashes
+    found = select(con, f"SELECT DISTINCT key FROM ({rows}) WHERE {here}")["key"].to_numpy()
+    return np.sort(found)
 
 
-def _near(x: Hashes, shift: int, radius: int) -> Indices:
-    """Positions i with x[i] and x[i + shift] at most `radius` bits apart."""
-    hits = [np.empty(0, dtype=np.int64)]
-    for begin in range(0, len(x) - shift, CHUNK):
-        end = min(begin + CHUNK, len(x) - shift)
-        differing = np.bitwise_count(x[begin:end] ^ x[begin + shift : end + shift])
-        hits.append(np.flatnonzero(differing <= radius) + begin)
-    return np.concatenate(hits)
+def _rows(con: duckdb.DuckDBPyConnection, rows: str, wanted: str, max_rms: float | None) -> Rows:
+    """The rows of the wanted hashes (SQL); without `max_rms` the lowest uid of each."""
+    from curate.query import select
+
+    sql = _LOWEST if max_rms is None else _ROWS
+    return Rows.of(select(con, sql.format(rows=rows, wanted=wanted)))
+
+
+def _table(rows: Rows, ones: Indices, others: Indices) -> pa.Table:
+    """The edges between these positions: the lower uid first, sorted."""
+    by_uid = pc.sort_indices(rows.uids).to_numpy()
+    rank = np.empty_like(by_uid)
+    rank[by_uid] = np.arange(len(by_uid), dtype=by_uid.dtype)
+    low, high = np.minimum(rank[ones], rank[others]), np.maximum(rank[ones], rank[others])
+    order = np.lexsort((high, low))
+    distance = np.bitwise_count(rows.hashes[ones] ^ rows.hashes[others])[order]
+    ends = {
+        "uid": rows.uids.take(pa.array(by_uid[low[order]])),
+        "other_uid": rows.uids.take(pa.array(by_uid[high[order]])),
+    }
+    return pa.table({**ends, "distance": distance.astype(np.float32)})

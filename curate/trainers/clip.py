@@ -15,6 +15,7 @@ import numpy as np
 
 from curate.encoder import create
 from curate.trainers.pool import Pool, Stream
+from models.bootstrap import shifted
 from models.clip import info_nce
 from models.vocabulary import Vocabulary
 from schemas.configs import ClipTrainer
@@ -90,9 +91,17 @@ class ClipTraining:
         uids = [self.pool.pairs[row].uid for row, _, _ in whole]
         same = torch.from_numpy(equal(texts) | equal(uids)).to(self.encoder.device)
         return (
-            self.encoder.pixels([image for _, _, image in whole]),
+            self.encoder.pixels(self._moved([image for _, _, image in whole], step)),
             self.encoder.tokens(texts),
             same,
+        )
+
+    def _moved(self, images: list[Any], step: int) -> Any:
+        """The only augmentation of small models; named ones have open_clip's."""
+        if self.encoder.augments or not self.config.shift:
+            return images
+        return shifted(
+            np.stack(images), self.config.shift, np.random.default_rng([self.seed, step, 2])
         )
 
     def _prepared(self, row: int) -> Any:

@@ -34,7 +34,8 @@ banner image | lead photo
 untitled | unnamed | unknown | none | null | undefined | nan | na | n a | not available | test
 caption | title | alt
 alt text | description | no caption | no title | no name | no description | no text | no alt text
-without title
+no description available | no caption available | no title available | no alt text available
+description not available | caption not available | without title
 no image | no photo | no picture | no image available | no photo available | no picture available
 image unavailable
 image not available | photo not available | picture not available | image not found

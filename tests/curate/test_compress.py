@@ -269,8 +269,9 @@ def test_other_captions_are_written_without_selecting_again(tmp_path: Path):
 
 
 @pytest.mark.slow
-def test_ray_workers_select_the_same(tmp_path: Path):
+def test_ray_workers_select_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Two Ray actors give the same subsets as this process."""
+    monkeypatch.setattr("curate.engine.WORTH_WORKERS", 1)
     rows = [
         Row(f"u{i}", scores={"bootstrap": {"image_emb": [1.0 + i, 2.0, i % 3]}}) for i in range(40)
     ]

@@ -16,7 +16,7 @@ from schemas.configs import DedupConfig, ExactDuplicates, PerceptualDuplicates, 
 from tests.tiny import Row, by_url, tiny_dataset, whole
 
 BASE = 0xF0F0_A5A5_3C3C_9696
-RADIUS = 6
+RADIUS = PerceptualDuplicates().radius
 KEEP_BY = "samples__original_width * samples__original_height"
 
 
@@ -133,7 +133,7 @@ def test_pairs_without_an_image_are_no_duplicates():
     assert set(decided(rows).values()) == {None}
 
 
-CHAIN = {"a": flipped(), "b": flipped(0, 1, 2, 3), "c": flipped(0, 1, 2, 3, 4, 5, 6, 7)}
+CHAIN = {"a": flipped(), "b": flipped(*range(RADIUS)), "c": flipped(*range(2 * RADIUS))}
 
 
 def chain(**widths: int) -> dict[str, str | None]:
@@ -153,6 +153,15 @@ def test_a_chain_with_the_best_in_the_middle_keeps_only_that():
 def test_a_chain_with_the_best_at_an_end_keeps_both_ends():
     """A~B~C and A!~C: when A is the best, B goes and C stays, for its only partner is gone."""
     assert chain(a=9, b=1, c=2) == {"a": None, "b": "duplicate_perceptual", "c": None}
+
+
+def test_pictures_that_differ_in_colour_alone_both_stay():
+    """Equal hashes are not enough: three skin tones of one drawing are three pictures."""
+    tones = [bytes((level, level // 2, 90)) * 64 for level in (60, 120, 180)]
+    rows = [Row(f"http://a/{i}", phash=BASE, thumbnail=tone) for i, tone in enumerate(tones)]
+    assert set(decided(rows).values()) == {None}
+    alone = DedupConfig(finders=(PerceptualDuplicates(max_rms=None),))
+    assert list(decided(rows, alone).values()).count("duplicate_perceptual") == 2
 
 
 def test_exact_comes_before_perceptual():
@@ -252,8 +261,9 @@ def test_no_samples_is_an_error_that_lists_the_tables():
 
 
 @pytest.mark.slow
-def test_ray_workers_decide_the_same(tmp_path: Path):
+def test_ray_workers_decide_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Two Ray actors give the same tables as this process."""
+    monkeypatch.setattr("curate.engine.WORTH_WORKERS", 1)
     rows = to_rows([(i % 5, [i % 20], i % 4, "success", True) for i in range(40)])
     here, there = tiny_dataset(tmp_path / "a", rows), tiny_dataset(tmp_path / "b", rows, 5)
     dedup(here, DedupConfig())

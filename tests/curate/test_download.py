@@ -20,7 +20,7 @@ from PIL import Image
 
 from curate.dataset import Dataset
 from curate.download import UNPLACED, ShardDownloader, download, merge_generations
-from models.phash import phash
+from models.phash import phash, thumbnail
 from schemas.configs import DownloadConfig, IngestConfig
 from schemas.tables import SAMPLES, URLS, uid_of
 from tests.fault_server import FaultServer, fault_server, forbidden, picture
@@ -183,7 +183,7 @@ def test_the_tar_has_whole_samples_in_uid_order_and_the_rows_say_where(web):
         image = tar[sample["offset"] : sample["offset"] + sample["size"]]
         assert image == inside[f"{sample['key']}.jpg"]
         pixels = cv2.cvtColor(cv2.imdecode(np.frombuffer(image, np.uint8), 1), cv2.COLOR_BGR2RGB)
-        assert sample["phash"] == phash(pixels)
+        assert (sample["phash"], sample["thumbnail"]) == (phash(pixels), thumbnail(pixels))
         assert pixels.shape == (sample["height"], sample["width"], 3)
 
 

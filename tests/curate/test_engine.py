@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from curate.engine import Stats, Work, run_parts
+from curate.engine import WORTH_WORKERS, Stats, Work, run_parts, workers_for
 from schemas.configs import Workers
 
 
@@ -37,6 +37,13 @@ def test_nothing_to_do_starts_nothing(tmp_path: Path):
     """No parts, no worker and no Ray."""
     assert run_parts(builder(tmp_path, tmp_path / "log"), [], 2) == {}
     assert not (tmp_path / "log").exists()
+
+
+def test_a_stage_of_joins_uses_workers_for_a_large_pool_only():
+    """A pool of actors takes longer to start than a small pool to be joined here."""
+    two = Workers(count=2)
+    assert workers_for(WORTH_WORKERS, two) is two
+    assert workers_for(WORTH_WORKERS - 1, two) == 0
 
 
 def test_ray_does_the_same_with_one_build_per_worker(tmp_path: Path):
@@ -78,5 +85,5 @@ def test_an_error_of_a_worker_is_raised_with_its_words(tmp_path: Path):
 
     with pytest.raises(ValueError, match="part 5 is no good"):
         run_parts(build, [5])
-    with pytest.raises(Exception, match="part 5 is no good"):
+    with pytest.raises(ValueError, match=r"^part 5 is no good$"):
         run_parts(build, [5], 1)

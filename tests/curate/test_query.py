@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from curate.dataset import Dataset
@@ -27,6 +28,13 @@ def test_each_table_is_a_view_and_pairs_joins_them(data: Dataset):
     assert by_uid[uid(2)]["scores_s__clip_score"] is None
     assert by_uid[uid(2)]["samples__status"] == "failed_to_download"
     assert by_uid[uid(0)]["urls__caption"] == "caption 0"
+
+
+def test_pairs_has_neither_lists_nor_bytes(data: Dataset):
+    """Embeddings and thumbnails are for their own tables' readers."""
+    assert "thumbnail" in query(data, "SELECT * FROM samples").column_names
+    kinds = query(data, "SELECT * FROM pairs LIMIT 0").schema.types
+    assert not any(pa.types.is_nested(k) or pa.types.is_binary(k) for k in kinds)
 
 
 def test_decisions_account_for_every_pair(data: Dataset):

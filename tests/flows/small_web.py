@@ -81,9 +81,7 @@ def caption(number: int) -> str:
 def small_web() -> Iterator[SmallWeb]:
     """Serve the pool for the time of the block: 48 pairs, 5 of which cannot be had."""
     with fault_server() as server:
-        pairs = [
-            (server.serve(f"/{i}.jpg", encoded(i)), caption(i)) for i in range(PICTURES)
-        ]
+        pairs = [(server.serve(f"/{i}.jpg", encoded(i)), caption(i)) for i in range(PICTURES)]
         for i in range(COPIES):
             copy = server.serve(f"/copy/{i}.jpg", encoded(i))
             near = server.serve(f"/near/{i}.webp", encoded(8 + i, 60, ".webp"), "image/webp")

@@ -1,129 +1,171 @@
-"""The perceptual finder: every pair within the radius, once, and blank images never."""
+"""The perceptual finder: stars, every near pair of leaders, and blank images never."""
 
 from __future__ import annotations
 
 import uuid
-from itertools import combinations, pairwise
+from collections.abc import Sequence
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from curate.duplicates import perceptual
-from curate.duplicates.perceptual import edges_in_view, find, pairs_within, plan
+from curate.duplicates import hamming, leaders
+from curate.duplicates.leaders import Rows
+from curate.duplicates.perceptual import find
 from schemas.configs import PerceptualDuplicates
 from tests.tiny import Row, tiny_dataset
 
-
-def clustered(count: int, flips: int, seed: int) -> np.ndarray[Any, np.dtype[np.uint64]]:
-    """Distinct hashes around few centres, so that many pairs lie near the radius."""
-    rng = np.random.default_rng(seed)
-    centres = rng.integers(0, 2**64, max(1, count // 8), dtype=np.uint64)
-    hashes = centres[rng.integers(0, len(centres), count)]
-    for _ in range(flips):
-        hashes ^= np.uint64(1) << rng.integers(0, 64, count).astype(np.uint64)
-    return np.unique(hashes)
+BASE = 0xF0F0_A5A5_3C3C_9696
+Edge = tuple[str, str, float]
 
 
-def brute_force(hashes: np.ndarray, radius: int) -> set[tuple[int, int, int]]:
-    near = np.bitwise_count(hashes[:, None] ^ hashes[None, :])
-    return {
-        (i, j, int(near[i, j])) for i, j in zip(*np.where(near <= radius), strict=True) if i < j
-    }
+def colour(*levels: int) -> bytes:
+    """A thumbnail of 8 x 8 pixels of one colour: two of them differ by the rms of their levels."""
+    return bytes((levels * 3)[:3] * 64)
 
 
-def in_views(hashes: np.ndarray, radius: int, t: int) -> list[tuple[int, int, int]]:
-    """What all views with t error-free blocks report together."""
-    ends = [64 * b // (radius + t) for b in range(radius + t + 1)]
-    blocks = [(1 << high) - (1 << low) for low, high in pairwise(ends)]
-    uids = pa.chunked_array([pa.array([f"{i:08d}" for i in range(len(hashes))], pa.string())])
-    found = []
-    for view in combinations(range(radius + t), t):
-        for row in edges_in_view(uids, hashes, radius, blocks, view).to_pylist():
-            found.append((int(row["uid"]), int(row["other_uid"]), int(row["distance"])))
+def rms(a: bytes, b: bytes) -> float:
+    return float(
+        np.sqrt(np.mean((np.frombuffer(a, np.uint8) * 1.0 - np.frombuffer(b, np.uint8)) ** 2))
+    )
+
+
+def alike(a: Row, b: Row, max_rms: float) -> bool:
+    """What two thumbnails have to be, one of them missing included."""
+    known = a.thumbnail is not None and b.thumbnail is not None
+    return known and rms(a.thumbnail or b"", b.thumbnail or b"") <= max_rms
+
+
+def by_hand(rows: Sequence[Row], radius: int, max_rms: float | None) -> set[Edge]:
+    """The rule word by word: walk by uid, join the first leader that is near, compare all
+    leaders.
+    """
+    walked = sorted((r for r in rows if r.phash is not None), key=lambda r: r.uid)
+    known: list[Row] = []
+    edges: set[Edge] = set()
+    for row in walked:
+        near = [
+            k for k in known if k.phash == row.phash and (max_rms is None or alike(k, row, max_rms))
+        ]
+        if near:
+            edges.add((near[0].uid, row.uid, 0.0))
+        else:
+            known.append(row)
+    for a, b in combinations(known, 2):
+        distance = (a.phash ^ b.phash).bit_count()
+        if 0 < distance <= radius and (max_rms is None or alike(a, b, max_rms)):
+            edges.add((a.uid, b.uid, float(distance)))
+    return edges
+
+
+def found_in(rows: Sequence[Row], **knobs: Any) -> list[Edge]:
+    data = tiny_dataset(f"memory://{uuid.uuid4().hex}", rows, 3)
+    search = find(data, PerceptualDuplicates(**knobs))
+    found: list[Edge] = []
+    for bucket in range(search.buckets):
+        edges = [
+            (e["uid"], e["other_uid"], e["distance"]) for e in search.edges(bucket).to_pylist()
+        ]
+        assert edges == sorted(edges)
+        found += edges
     return found
 
 
-@settings(max_examples=60, deadline=None)
-@given(
-    st.integers(1, 16),
-    st.integers(0, 3),
-    st.integers(0, 400),
-    st.integers(0, 10),
-    st.integers(0, 99),
+PICTURES = st.lists(
+    st.tuples(
+        st.none() | st.lists(st.integers(0, 14), max_size=6),  # bits that are flipped
+        st.none() | st.tuples(*[st.integers(0, 14)] * 3),  # colour
+    ),
+    max_size=20,
 )
-def test_all_pairs_within_the_radius_are_found_exactly_once(radius, t, count, flips, seed):
-    """Any radius and any number of blocks give what comparing all gives, no repeats."""
-    if radius > 8 and t > 2:
-        t = 1
-    hashes = np.random.default_rng(seed).permutation(clustered(count, flips, seed))
-    found = in_views(hashes, radius, t)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    PICTURES,
+    st.integers(0, 9),
+    st.none() | st.sampled_from([0.0, 1.0, 3.0, 8.0]),
+    st.booleans(),
+)
+def test_the_edges_are_the_rule_by_hand(drawn, radius, max_rms, cut):
+    """For any pool, radius and max_rms: each edge once, in any number of buckets."""
+    rows = [
+        Row(
+            f"u{i}",
+            phash=None if bits is None else BASE ^ sum(1 << b for b in set(bits)),
+            thumbnail=None if levels is None else colour(*levels),
+        )
+        for i, (bits, levels) in enumerate(drawn)
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        if cut:
+            patch.setattr("curate.duplicates.search.ROWS", 7)
+            patch.setattr(hamming, "NS_PER_VIEW", 0.0)
+            patch.setattr(leaders, "CHUNK", 2)
+            patch.setattr(leaders, "PAIRS", 2)
+        found = found_in(rows, radius=radius, max_rms=max_rms)
     assert len(found) == len(set(found))
-    assert set(found) == brute_force(hashes, radius)
+    assert set(found) == by_hand(rows, radius, max_rms)
 
 
-def test_pairs_within_compares_only_equal_keys():
-    """Rows of different keys are no pairs, however near."""
-    hashes, keys = np.array([0, 1, 3, 2], dtype=np.uint64), np.array([0, 0, 1, 1], dtype=np.uint64)
-    left, right = pairs_within(hashes, keys, 2)
-    assert {frozenset(p) for p in zip(left.tolist(), right.tolist(), strict=True)} == {
-        frozenset((0, 1)),
-        frozenset((2, 3)),
-    }
-
-
-@pytest.mark.parametrize("rows", [0, 10, 10_000, 1_000_000, 1_000_000_000])
-@pytest.mark.parametrize("radius", [1, 2, 6, 16])
-def test_the_plan_is_complete_for_any_pool(rows, radius):
-    """The blocks are disjoint and cover 64 bits; there are as many as radius + t, and all choices
-    of t.
-    """
-    blocks, views = plan(rows, radius)
-    assert sum(blocks) == 2**64 - 1
-    assert len(blocks) == radius + len(views[0])
-    assert len(views) == len(set(views)) <= perceptual.MOST_VIEWS
-
-
-def test_radius_0_needs_no_views():
-    """Equal hashes are stars; nothing else is compared."""
-    assert plan(1000, 0) == ([], [])
-
-
-def edges(rows: list[Row], **knobs: Any) -> list[tuple[str, str, float]]:
-    data = tiny_dataset(f"memory://{uuid.uuid4().hex}", rows, 3)
-    search = find(data, PerceptualDuplicates(**knobs))
-    found = [row for bucket in range(search.buckets) for row in search.edges(bucket).to_pylist()]
+def test_the_thumbnail_tells_colours_apart():
+    """Equal hashes of other colours are no copies; without max_rms they are."""
+    rows = [Row("red", phash=BASE, thumbnail=colour(250, 0, 0))]
+    rows += [Row("green", phash=BASE, thumbnail=colour(0, 250, 0))]
+    rows += [Row("pale", phash=BASE ^ 1, thumbnail=colour(250, 10, 8))]
     urls = {row.uid: row.url for row in rows}
-    assert all(row["uid"] < row["other_uid"] for row in found)
-    return [(*sorted((urls[e["uid"]], urls[e["other_uid"]])), e["distance"]) for e in found]
+    assert [{urls[a], urls[b]} for a, b, _ in found_in(rows)] == [{"red", "pale"}]
+    assert len(found_in(rows, max_rms=None)) == 2
+
+
+@pytest.mark.parametrize("thumbnail", [None, b"", bytes(191)])
+def test_a_pair_without_a_whole_thumbnail_joins_nobody(thumbnail):
+    """Nothing says that it looks the same."""
+    rows = [Row(f"u{i}", phash=BASE, thumbnail=thumbnail) for i in range(3)]
+    rows += [Row("near", phash=BASE ^ 1, thumbnail=thumbnail)]
+    assert found_in(rows) == []
+    assert len(found_in(rows, max_rms=None)) == 3
+
+
+def test_members_of_a_star_are_near_its_leader():
+    """A chain of colours, each near the next: the walk by uid cuts it into stars."""
+    uids = [f"{i:032x}" for i in range(6)]
+    rows = Rows.of(
+        pa.table(
+            {
+                "uid": pa.chunked_array([uids]),
+                "key": pa.array([BASE] * 6, pa.uint64()),
+                "thumbnail": pa.array([colour(6 * i) for i in range(6)], pa.binary()),
+            }
+        )
+    )
+    assert rows.leaders(8.0).tolist() == [0, 0, 2, 2, 4, 4]
+    assert rows.leaders(12.0).tolist() == [0, 0, 0, 3, 3, 3]
 
 
 def test_hashes_without_information_form_no_edges():
-    """Blank images (all zeros, all ones, a few stray bits) are no duplicates of each other."""
-    blank = [0, 0, 2**64 - 1, 2**64 - 1, 1, 0x7F]
+    """Blank images (all zeros, all ones, a few stray bits) are no duplicates of each other; the
+    plainest flags, with 6 bits, are.
+    """
+    blank = [0, 0, 1 << 63, 1 << 63, 2**64 - 1, 2**64 - 1, 1, 0x7, 0x7]
     rows = [Row(f"blank{i}", phash=h) for i, h in enumerate(blank)]
-    assert edges([*rows, Row("x", phash=0xFF), Row("y", phash=0xFF)]) == [("x", "y", 0.0)]
-    assert len(edges(rows, min_distinct_bits=0)) > 0
+    flags = [Row("x", phash=0x3F), Row("y", phash=0x3F)]
+    assert found_in([*rows, *flags]) == [(*sorted(f.uid for f in flags), 0.0)]
+    assert len(found_in(rows, min_distinct_bits=0)) > 0
 
 
-def test_a_flood_of_equal_hashes_is_a_star():
-    """n equal hashes are n - 1 edges; a near one adds one edge, not n."""
-    rows = [Row(f"u{i}", phash=0xFFFF) for i in range(50)] + [Row("near", phash=0xFFFE)]
-    found = edges(rows)
-    assert [d for *_, d in found].count(0.0) == 49
-    assert [d for *_, d in found].count(1.0) == 1
-    assert len(found) == 50
-
-
-def test_slices_change_no_edge(monkeypatch: pytest.MonkeyPatch):
-    """Cut into many buckets, the edges are the same."""
-    hashes = clustered(300, 4, 7).tolist()
-    rows = [Row(f"u{i}", phash=h) for i, h in enumerate([*hashes, *hashes[:20]])]
-    at_once = sorted(edges(rows))
-    monkeypatch.setattr("curate.duplicates.search.ROWS", 70)
-    monkeypatch.setattr(perceptual, "NS_PER_VIEW", 0.0)
-    assert sorted(edges(rows)) == at_once
-    assert len(at_once) > 20
+@pytest.mark.parametrize("max_rms", [None, 8.0])
+def test_a_flood_of_equal_hashes_is_a_star(max_rms):
+    """n re-encodings are n - 1 edges from one leader; a near one adds one edge, not n."""
+    levels = np.random.default_rng(0).integers(100, 105, (3000, 3)).tolist()
+    rows = [Row(f"u{i}", phash=BASE, thumbnail=colour(*c)) for i, c in enumerate(levels)]
+    near = Row("near", phash=BASE ^ 1, thumbnail=colour(101))
+    found = found_in([*rows, near], max_rms=max_rms)
+    leader = min(row.uid for row in rows)
+    assert len(found) == 3000
+    assert {a for a, _, distance in found if distance == 0} == {leader}
+    assert [{a, b} for a, b, distance in found if distance == 1] == [{leader, near.uid}]
