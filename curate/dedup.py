@@ -6,8 +6,8 @@ every removed pair has a kept duplicate (what that promises is the finder's word
 more, and no order of the input matters.
 
 The driver holds one small row per pair that has an edge, never one per pair of the pool. Measured
-on 1 M pairs (10 % near copies, one busy core): sha256 6 s, perceptual at radius 6 60 s, 1 GB of
-memory.
+on 1 M pairs (10 % near copies, one busy core): sha256 6 s, perceptual at radius 8 with thumbnails
+70 s, 1.2 GB of memory.
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ def download(
     other part stays as it is.
     statuses: which failures to retry, of failed_to_download and failed_to_resize; (): both.
     Raises ValueError for another status, or where `samples` was made with another config.
-    Cost per million 800 x 600 JPEGs: 5 100 CPU seconds to resize, hash and encode at 256 x 256.
+    Cost per million 800 x 600 JPEGs: 5 300 CPU seconds to resize, hash and encode at 256 x 256.
     """
     if wrong := sorted(set(statuses) - set(FAILURES)):
         raise ValueError(f"statuses has {wrong[0]!r}: only {' and '.join(FAILURES)} can be retried")

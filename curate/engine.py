@@ -127,9 +127,10 @@ def start(where: Workers) -> None:
     if where.address is None:
         # else each worker runs `uv run` and uploads the folder
         os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
+    logging.getLogger("ray").setLevel(logging.ERROR)
     began = time.perf_counter()
     ray.init(
-        address=where.address,
+        address=where.address or "local",
         logging_level=logging.WARNING,
         log_to_driver=False,
         include_dashboard=False if where.address is None else None,

@@ -158,7 +158,7 @@ class _Fetcher:
             return None
         if failure.wait_s > self.config.deadline_s:
             return None
-        backoff = self.config.retry_wait_s * 2 ** (attempt - 1) * random.uniform(0.5, 1.0)
+        backoff = self.config.retry_wait_s * 2.0 ** (attempt - 1) * random.uniform(0.5, 1.0)
         return max(failure.wait_s, min(backoff, self.config.deadline_s))
 
     async def _attempt(self, url: str) -> tuple[bytes | None, _Failure | None, int | None, str]:

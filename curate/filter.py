@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow as pa
 
 from curate.dataset import Dataset, digest
-from curate.engine import Stats, Work, run_parts
+from curate.engine import Stats, Work, run_parts, workers_for
 from curate.query import connect, literal, pairs_sql, quote, select, view_sql, views
 from schemas.configs import Rule, Rules, Workers
 from schemas.tables import DECISIONS, RULES_FAILED
@@ -41,6 +41,7 @@ def filter_pairs(data: Dataset, rules: Sequence[Rule], workers: Workers | int = 
     def build() -> Work:
         return lambda part: _decide(data, part, rules, tables, cuts, claims)
 
+    workers = workers_for(data.rows("samples"), workers)
     run_parts(build, data.missing(claims), workers, label="filter")
     data.publish(*claims)
 

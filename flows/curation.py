@@ -9,11 +9,12 @@ and a run that was killed goes on where it stopped.
 
 from __future__ import annotations
 
-from curate.compress import compress
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
 
 from curate.ablate import ablate
+from curate.compress import compress
 from curate.dataset import Dataset
 from curate.dedup import dedup
 from curate.download import download
@@ -25,7 +26,15 @@ from curate.score import score, score_captions
 from flows.artifacts import show_funnel
 from schemas.configs import CurationConfig
 
-step = task(retries=2, retry_delay_seconds=[2, 10], cache_policy=NO_CACHE)
+
+def is_passing(task: object, run: object, state: State[object]) -> bool:
+    """Whether trying again may help: a ValueError is the user's to mend."""
+    return not isinstance(state.result(raise_on_failure=False), ValueError)
+
+
+step = task(
+    retries=2, retry_delay_seconds=[2, 10], retry_condition_fn=is_passing, cache_policy=NO_CACHE
+)
 
 
 @flow(name="curation", validate_parameters=False)
@@ -42,14 +51,9 @@ def curation(config: CurationConfig) -> None:
         step(score_captions)(data, config.scorers, config.captioners, workers)  # -> their scores
     if config.dedup:
         step(dedup)(data, config.dedup, workers)  # samples -> duplicates_*, decisions_dedup
-    step(compress)(
-        data, config.selectors, config.choose, workers
-    )  # survivors -> subset_*, decisions_select
-    shards = {
-        e.subset: step(export)(data, e, workers) for e in config.exports
-    }  # subset_* -> shards
+    step(compress)(data, config.selectors, config.choose, workers)  # survivors -> subset_*
+    shards = {e.subset: step(export)(data, e, workers) for e in config.exports}  # -> shards
     if config.trainer and config.ablate:
-        step(ablate)(
-            data, config.trainer, config.ablate, config.evaluations, shards, workers
-        )  # -> metrics
+        runs = (config.trainer, config.ablate, config.evaluations)
+        _ = step(ablate)(data, *runs, shards, workers)  # shards -> checkpoints -> metrics
     show_funnel(data)

@@ -1,19 +1,21 @@
 """Demo: a real pool with planted faults, curated, trained on, and judged against the truth.
 
 The recipe is flows/configs/demo.yaml; this file makes the pool, serves it on loopback, runs the
-recipe and prints what came out. A second run finds everything done.
+recipe and says what came out. A second run finds everything done.
 """
 
 from __future__ import annotations
 
 import json
 import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from curate.ablate import summary
 from curate.dataset import Dataset
-from curate.demo.pool import PoolSummary, make_pool
+from curate.demo.pool import PoolSummary, base_url_of, make_pool
 from curate.demo.verdict import verdict
 from curate.demo.web import serve
 from curate.funnel import funnel, funnel_table
@@ -24,87 +26,111 @@ from schemas.configs import CurationConfig, load_config
 
 RECIPE = Path(__file__).parent / "configs" / "demo.yaml"
 HOST = "127.0.0.1"
-QUICK = {"drawings": 1000, "held_out": 150, "steps": 150, "samples_seen": 2560}
 
 
-def run_demo(out: Path, *, seed: int = 0, quick: bool = False, workers: int = 2) -> str:
-    """Make, curate, train and judge under `out`; returns the text to print."""
-    out = out.resolve()
-    port = _port(out)
+@dataclass(frozen=True)
+class Size:
+    """How large a demo is."""
+
+    drawings: int | None  # None: all
+    held_out: int
+    bootstrap_steps: int
+    samples_seen: int
+
+
+FULL = Size(drawings=None, held_out=400, bootstrap_steps=150, samples_seen=30_000)
+QUICK = Size(drawings=1000, held_out=150, bootstrap_steps=100, samples_seen=6_400)
+
+
+def run_demo(
+    out: Path,
+    *,
+    seed: int = 0,
+    quick: bool = False,
+    workers: int = 2,
+    train_seeds: Sequence[int] = (0,),
+) -> str:
+    """Make, curate, train and judge under `out`; returns the text to print.
+
+    Raises ValueError where `out` holds a demo of another seed or size.
+    """
+    out, size = out.resolve(), QUICK if quick else FULL
+    refuse_another(out / "pool" / "pool.json", seed, size)
+    url = base_url_of(out / "pool") or f"http://{HOST}:{free_port()}"
     pool = make_pool(
-        out / "pool",
-        drawings=QUICK["drawings"] if quick else None,
-        held_out=QUICK["held_out"] if quick else 400,
-        seed=seed,
-        base_url=f"http://{HOST}:{port}",
+        out / "pool", drawings=size.drawings, held_out=size.held_out, seed=seed, base_url=url
     )
-    config = recipe(out, pool, f"{HOST}:{port}", seed=seed, quick=quick, workers=workers)
-    with serve(out / "pool", host=HOST, port=port) as web:
+    config = recipe(out, pool, size, seed, workers, train_seeds)
+    with serve(out / "pool", host=HOST, port=int(url.rsplit(":", 1)[1])) as web:
         curation(config)
-        forbidden = web.forbidden_hits
     data = Dataset(config.root)
     page = report(data, out / "report.html", recipe=config)
-    return _text(out, data, pool, forbidden, page)
+    return text(out, data, pool, web.forbidden_hits, page)
 
 
-def _port(out: Path) -> int:
-    """The port that the pool's URLs name: the same one in every run, so that a rerun resumes."""
-    made = out / "pool" / "pool.json"
-    if made.is_file():
-        return int(json.loads(made.read_text())["arguments"]["base_url"].rsplit(":", 1)[1])
+def refuse_another(made: Path, seed: int, size: Size) -> None:
+    """Raises ValueError where the pool that is there was made with other arguments."""
+    if not made.is_file():
+        return
+    found = json.loads(made.read_text())["arguments"]
+    if (found["seed"], found["drawings"]) != (seed, size.drawings):
+        other = f"seed {found['seed']}, {found['drawings'] or 'all'} drawings"
+        raise ValueError(f"{made.parents[1]} holds another demo ({other}): choose another --out")
+
+
+def free_port() -> int:
+    """A port that nobody listens on. The pool's URLs name it, so a rerun uses the same one."""
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         return int(probe.getsockname()[1])
 
 
 def recipe(
-    out: Path, pool: PoolSummary, host: str, *, seed: int, quick: bool, workers: int
+    out: Path,
+    pool: PoolSummary,
+    size: Size,
+    seed: int,
+    workers: int,
+    train_seeds: Sequence[int],
 ) -> CurationConfig:
-    """The demo's recipe with its folders, its host and its size."""
+    """flows/configs/demo.yaml with this demo's folders, host, seeds and size."""
     raw = load_config(RECIPE).model_dump(mode="json")
     raw["root"] = str(out / "dataset")
     raw["ingest"][0] |= {"path": str(pool.urls), "seed": seed}
-    raw["download"] |= {"allow_hosts": [host]}
+    raw["download"] |= {"allow_hosts": [pool.base_url.removeprefix("http://")]}
     raw["evaluations"][0]["path"] = str(pool.held_out)
-    raw["ablate"]["seeds"] = [seed]
+    raw["trainer"]["samples_seen"] = size.samples_seen
+    raw["ablate"]["seeds"] = list(train_seeds)
     raw["workers"]["count"] = workers
-    for unit in [*raw["scorers"], *raw["selectors"]]:
-        if "seed" in unit:
-            unit["seed"] = seed
-    if quick:
-        raw["trainer"]["samples_seen"] = QUICK["samples_seen"]
-        _set(raw["scorers"], "bootstrap", steps=QUICK["steps"])
+    seeded(raw["scorers"] + raw["selectors"], seed)
+    for scorer in raw["scorers"]:
+        if scorer["kind"] == "bootstrap":
+            scorer["steps"] = size.bootstrap_steps
     return CurationConfig.model_validate(raw)
 
 
-def _set(units: list[dict[str, Any]], kind: str, **values: Any) -> None:
+def seeded(units: list[dict[str, Any]], seed: int) -> None:
+    """Give every unit that draws this seed."""
     for unit in units:
-        if unit["kind"] == kind:
-            unit.update(values)
+        if "seed" in unit:
+            unit["seed"] = seed
 
 
-def _text(out: Path, data: Dataset, pool: PoolSummary, forbidden: int, page: Path) -> str:
-    some = query(data, "SELECT uid FROM decisions WHERE NOT keep ORDER BY uid LIMIT 1")
-    example = some["uid"][0].as_py()[:12]
+def text(out: Path, data: Dataset, pool: PoolSummary, forbidden: int, page: Path) -> str:
+    """What the demo ends by printing."""
+    dropped = query(data, "SELECT uid FROM decisions WHERE NOT keep ORDER BY uid LIMIT 1")
     sql = "SELECT reason, count(*) AS pairs FROM decisions GROUP BY 1 ORDER BY 2 DESC"
-    metrics = query(data, "SELECT * FROM metrics")
-    return "\n".join(
-        [
-            "",
-            funnel_table(funnel(data)),
-            "",
-            verdict(data, pool.truth),
-            f"requests that reached the forbidden address: {forbidden}",
-            "",
-            summary(metrics),
-            "",
-            f"dataset  {data.root}",
-            f"report   {page}",
-            f"shards   {Path(data.root) / 'exports' / 'curated'}",
-            "",
-            "try next:",
-            f'  curate query {data.root} "{sql}"',
-            f"  curate show {data.root} {example}",
-            "  curate run flows/configs/cc3m.yaml --dry-run",
-        ]
-    )
+    parts = [
+        funnel_table(funnel(data)),
+        verdict(data, pool.truth),
+        f"requests that reached the forbidden address: {forbidden}",
+        "held-out retrieval at equal samples seen, in %: the pool as it came (full), as many pairs"
+        "\ndrawn blindly (random), and curated",
+        summary(query(data, "SELECT * FROM metrics"), "random"),
+        f"dataset  {data.root}\nreport   {page}\n"
+        f"shards   {out / 'dataset' / 'exports' / 'curated'}",
+        f'try next:\n  uv run curate query {data.root} "{sql}"\n'
+        f"  uv run curate show {data.root} {dropped['uid'][0].as_py()[:12]}\n"
+        f"  uv run curate report {data.root}",
+    ]
+    return "\n\n".join(parts)

@@ -1,4 +1,4 @@
-"""Plan: what a recipe would do, read off the recipe and the headers of its lists. Touches nothing."""
+"""Plan: what a recipe would do, by the recipe and the headers of its lists; touches nothing."""
 
 from __future__ import annotations
 

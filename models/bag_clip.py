@@ -18,7 +18,7 @@ from models.vocabulary import FIRST_WORD
 WORD_STD = 0.05
 
 
-class BagClip(open_clip.CLIP):
+class BagClip(open_clip.CLIP):  # type: ignore[misc]  # open_clip has no types
     """open_clip's image tower beside one vector per word of a models.vocabulary.Vocabulary.
 
     A text's embedding is the sum of its words' vectors over the root of their number; padding,

@@ -31,7 +31,7 @@ def verdict(data: Dataset, truth: Path) -> str:
 
 
 def truth_rows(data: Dataset, truth: Path) -> list[Row]:
-    """One row per planted pair, with what became of it. Raises ValueError where one is not there."""
+    """One row per planted pair and what became of it. Raises ValueError where one is missing."""
     con = connect(data)
     rows: list[Row] = select(con, _ROWS.format(truth=literal(str(truth)))).to_pylist()
     con.close()
@@ -114,7 +114,8 @@ def _lost_lines(rows: list[Row]) -> list[str]:
     natural = sum(r["natural"] for r in clean)
     others = len(clean) - natural
     lines = [
-        f"clean pairs lost to each rule: of {others} without, and {natural} with natural near-duplicates",
+        f"clean pairs lost to each rule, of {others} without and {natural} with natural",
+        "near-duplicates such as skin tones:",
         f"{'rule':22}{'without':>9}{'share':>9}{'with':>9}{'share':>9}",
     ]
     for reason, (a, b) in lost(rows).items():

@@ -64,7 +64,6 @@ def _bucket(
     """Buckets: the slices of the stars, then the slices of each view."""
     from curate.query import connect
 
-
     view, part = divmod(number, slices)
     rows = _HASHED.format(bits=config.min_distinct_bits)
     if view == 0 and config.max_rms is None:

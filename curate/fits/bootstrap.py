@@ -64,9 +64,8 @@ def _plan(data: Dataset, config: BootstrapScorer, folder: Path) -> None:
             f"scorer {config.name!r} trains on the pool; {data.root} has {rows.num_rows} downloaded"
             f" pairs with a caption and {2 * config.folds} are the least: use a pretrained `clip`"
         )
-    folds = folds_of(
-        *(rows[c].to_pylist() for c in ("uid", "sha256", "caption")), config.folds, config.seed
-    )
+    uids, hashes, captions = (rows[c].to_pylist() for c in ("uid", "sha256", "caption"))
+    folds = folds_of(uids, hashes, captions, config.folds, config.seed)
     pq.write_table(
         rows.append_column("fold", pa.array(folds, pa.int16())), folder / "folds.parquet"
     )

@@ -19,7 +19,8 @@ from curate.download import download
 from curate.filter import filter_pairs
 from curate.funnel import funnel
 from curate.query import query
-from schemas.configs import IngestConfig
+from curate.score import score
+from schemas.configs import ImageStatsScorer, IngestConfig
 from tests.flows.conftest import Whole
 from tests.flows.contents import by_pair, contents, different, files, rows_of, shards
 from tests.flows.small_web import (
@@ -88,7 +89,7 @@ def uid_of(whole: Whole, path: str) -> str:
 
 
 def test_the_order_of_the_list_changes_no_byte(whole: Whole, tmp_path: Path):
-    """The same rows in another order, in the same file: every part, model, tar and shard is equal."""
+    """The same rows in another order: all parts, models, tars and shards are equal."""
     before = whole.list.read_bytes()
     try:
         write_list(whole.list, whole.web.pairs, shuffled=1)
@@ -111,7 +112,7 @@ def split(folder: Path, whole: Whole, cut: int, part_rows: int, trained: bool) -
 
 
 @settings(max_examples=3, deadline=None, phases=[Phase.explicit, Phase.generate])
-@given(cut=st.integers(1, 47), part_rows=st.integers(1, 60))
+@given(cut=st.integers(1, 47), part_rows=st.integers(4, 60))
 @example(cut=20, part_rows=10)
 def test_neither_files_nor_parts_change_a_row(
     whole: Whole, untrained: Dataset, cut: int, part_rows: int
@@ -125,14 +126,11 @@ def test_neither_files_nor_parts_change_a_row(
         assert different(shards(again), shards(untrained)) == []
 
 
-@pytest.mark.parametrize("part_rows", [25, 1], ids=["larger parts", "parts of one"])
-def test_models_and_clusters_do_not_depend_on_parts(
-    whole: Whole, part_rows: int, tmp_path: Path
-):
+def test_models_and_clusters_do_not_depend_on_parts(whole: Whole, tmp_path: Path):
     """What is fitted on the pool is the same for other files and parts, but for the last bits that
     depend on the size of a batch; decisions, subsets and shards are equal.
     """
-    again = split(tmp_path, whole, 13, part_rows, trained=True)
+    again = split(tmp_path, whole, 13, 25, trained=True)
     assert_equal_but_for_rounding(again, whole.data)
 
 
@@ -220,6 +218,24 @@ def test_a_second_batch_computes_only_what_is_new(own_web: SmallWeb, tmp_path: P
     assert_equal_but_for_rounding(data, union)
 
 
+def test_a_batch_of_dead_links_goes_all_the_way(own_web: SmallWeb, tmp_path: Path):
+    """A part of which nothing could be downloaded has parts without rows in every later table."""
+    dead = own_web.missing
+    alive = [pair for pair in own_web.pairs if not pair[0].endswith(tuple(dead))]
+    first = write_list(tmp_path / "first.csv", alive)
+    second = write_list(
+        tmp_path / "second.csv", [pair for pair in own_web.pairs if pair not in alive]
+    )
+    config = recipe(tmp_path / "set", first, own_web)
+    later = IngestConfig(path=str(second), batch="second", part_rows=10)
+    data = run_all(config.model_copy(update={"ingest": (*config.ingest, later)}))
+    (last,) = set(data.parts("urls")) - set(range(max(data.parts("urls"))))
+    assert data.parts("samples")[last].rows == len(dead)
+    for table in ("scores_image_stats", "scores_bootstrap", "codes_picked", "subset_all"):
+        assert data.parts(table)[last].rows == 0
+    assert funnel(data)[0].failed["failed_to_download: HTTP Error 404: Not Found"] == len(dead)
+
+
 def test_a_frozen_model_scores_only_the_new_parts(own_web: SmallWeb, tmp_path: Path):
     """With `refit: frozen`, a later batch is scored by the model that is there."""
     frozen = (SMALL.model_copy(update={"refit": "frozen"}),)
@@ -233,6 +249,18 @@ def test_a_frozen_model_scores_only_the_new_parts(own_web: SmallWeb, tmp_path: P
     assert files(data, "scores_bootstrap")[: len(before)] == before
     assert data.rows("scores_bootstrap") == 48
     assert {e.inputs["artifact"] for e in data.parts("scores_bootstrap").values()} == {model}
+
+
+def test_a_scorer_added_later_computes_its_own_table_alone(whole: Whole, tmp_path: Path):
+    """The tables of the other scorers keep their files."""
+    config = whole.recipe(tmp_path / "set", trained=False)
+    data = run_all(config, "score")
+    before = files(data, "scores_image_stats")
+    claimed = contents(data)
+    score(data, [*config.scorers, ImageStatsScorer(name="again")])
+    assert files(data, "scores_image_stats") == before
+    new = contents(data)
+    assert all(name.startswith("scores_again/") for name in different(claimed, new))
 
 
 # ------------------------------------------------------------------------------ unscored

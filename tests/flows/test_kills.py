@@ -1,0 +1,136 @@
+"""SIGKILL in the middle of every stage, of the process and of Ray's workers: what is resumed has
+the bytes of a run that nobody stopped.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+
+from curate.dataset import Dataset
+from curate.download import download
+from curate.engine import start as start_ray
+from curate.score import score
+from schemas.configs import Workers
+from tests.flows.conftest import Whole
+from tests.flows.contents import contents, different
+from tests.flows.killing import finish, kill_when, start, written
+from tests.flows.small_web import run_all, write_recipe
+
+# two moments in every stage: its folder in the dataset, and how many files it has by then
+MOMENTS = {
+    "ingest": (("sightings", 1), ("urls", 3)),
+    "download": (("images", 3), ("samples", 3)),
+    "score": (("scores_image_stats", 2), ("scores_bootstrap", 4)),
+    "filter": (("decisions_quality", 2), ("rules_failed", 4)),
+    "dedup": (("duplicates_perceptual", 1), ("decisions_dedup", 3)),
+    "compress": (("subset_picked", 2), ("decisions_select", 3)),
+    "export": (("exports", 1), ("exports", 3)),
+}
+
+
+def test_a_run_killed_twice_in_every_stage_ends_with_the_same_bytes(whole: Whole, tmp_path: Path):
+    """Fourteen times the run is killed and started again; then it is left alone."""
+    root = tmp_path / "set"
+    recipe = write_recipe(tmp_path / "recipe.yaml", whole.recipe(root))
+    stopped = {
+        stage: [
+            kill_when(start(recipe), lambda f=folder, n=count: written(root / f) >= n)
+            for folder, count in moments
+        ]
+        for stage, moments in MOMENTS.items()
+    }
+    finish(start(recipe))
+    assert different(contents(Dataset(str(root))), contents(whole.data)) == []
+    # the last stages can be over before this process sees that they have begun
+    assert all(any(hits) for stage, hits in stopped.items() if stage != "export")
+
+
+def test_a_run_killed_while_fetching_asks_again_for_the_open_part_only(
+    whole: Whole, tmp_path: Path
+):
+    """A part whose images were still coming in is fetched anew, finished ones are not."""
+    server = whole.web.server
+    root = tmp_path / "set"
+    recipe = write_recipe(tmp_path / "recipe.yaml", whole.recipe(root, trained=False))
+    asked = server.hits.total()
+    assert kill_when(start(recipe), lambda: server.hits.total() - asked > 25)
+    finished = len(list((root / "samples").glob("*.parquet")))
+    assert finished
+    asked = server.hits.copy()
+    finish(start(recipe))
+    data = Dataset(str(root))
+    again = {server.url(path) for path, n in (server.hits - asked).items() if n}
+    open_parts = range(finished, len(data.parts("urls")))
+    pending = {url for p in open_parts for url in data.read("urls", p)["url"].to_pylist()}
+    assert again == pending
+
+
+# ------------------------------------------------------------------------------ workers of Ray
+
+
+@contextmanager
+def one_worker_killed_when(reached: Callable[[], bool]) -> Iterator[list[int]]:
+    """For the time of the block: SIGKILL one of Ray's workers once `reached()`; gives its pid."""
+    killed: list[int] = []
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(0.002):
+            if reached() and (victims := actors()):
+                victims[0].kill()
+                killed.append(victims[0].pid)
+                return
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield killed
+    finally:
+        over.set()
+        thread.join()
+
+
+def actors() -> list[psutil.Process]:
+    """The processes of this process's Ray that hold a worker of the engine."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        try:
+            if "_Worker" in " ".join(process.cmdline()):
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+def test_a_worker_of_ray_killed_while_fetching_changes_no_byte(whole: Whole, tmp_path: Path):
+    """Its part goes to another one: samples and tars are those of a run without Ray."""
+    config = whole.recipe(tmp_path / "set", workers=2)
+    data = run_all(config, "ingest")
+    start_ray(config.workers)
+    asked = whole.web.server.hits.total()
+    with one_worker_killed_when(lambda: whole.web.server.hits.total() - asked > 4) as killed:
+        download(data, config.download, config.workers)
+    assert killed
+    tables = ("urls/", "sightings/", "samples/", "images/")
+    wanted = {n: b for n, b in contents(whole.data).items() if n.startswith(tables)}
+    assert different(contents(data), wanted) == []
+
+
+@pytest.mark.slow  # a pool of actors for each of a dozen steps takes a minute to start
+def test_two_workers_write_the_bytes_of_none_though_one_is_killed(whole: Whole, tmp_path: Path):
+    """The whole way on Ray, one worker killed while it scores: all bytes are those of a run in one
+    process.
+    """
+    root = tmp_path / "set"
+    data = run_all(whole.recipe(root, workers=2), "download")
+    with one_worker_killed_when(lambda: written(root / "scores_image_stats") >= 2) as killed:
+        score(data, whole.recipe(root).scorers, Workers(count=2))
+    assert killed
+    run_all(whole.recipe(root, workers=2))
+    assert different(contents(data), contents(whole.data)) == []
