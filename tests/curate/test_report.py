@@ -165,8 +165,7 @@ def test_the_page_tells_the_datasets_numbers(tmp_path):
     assert "drops urls__caption ~ &#39;^IMG_[0-9]+&#39;" in html
     failed, unknown = _failing(pairs)
     assert (
-        f"{failed + unknown} pairs fail it, {unknown} of them because the score is unknown;"
-        in html
+        f"{failed + unknown} pairs fail it, {unknown} of them because the score is unknown;" in html
     )
     assert "1 copy<" in html
     assert "<b>perceptual, distance 2</b>" in html
