@@ -25,6 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curate import storage, versions
+from curate.compaction import compact
 from curate.versions import PART_FILE, Part, Tables
 from schemas.configs import Config
 from schemas.tables import schema_of
@@ -99,7 +100,9 @@ class Dataset:
         Nothing is published when nothing has changed. Raises ValueError where another run has
         published meanwhile.
         """
-        tables = self._tables | {c.table: self._current(c) for c in claims}
+        tables = self._tables | {
+            c.table: compact(self.fs, f"{self.path}/{c.table}", self._current(c)) for c in claims
+        }
         if tables != self._tables:
             versions.publish(self.fs, self.path, self.at + 1, tables)
             self._tables, self.at = tables, self.at + 1
@@ -183,14 +186,15 @@ class Dataset:
 
     def _current(self, claim: Claim) -> dict[int, Part]:
         """The valid parts of a claim, the newest generation of each, published or not."""
-        found = self._on_disk(claim.table)
+        found, published = self._on_disk(claim.table), self._tables.get(claim.table, {})
         valid: dict[int, Part] = {}
         for part in self._aligned(claim) if claim.of else sorted(found):
             wanted = self.inputs(claim, part)
-            entries = (self._entry(claim.table, name) for name in found.get(part, []))
-            if entry := next((e for e in entries if e.inputs == wanted), None):
+            entries = (self._entry(claim.table, part, name) for name in found.get(part, []))
+            entry = next((e for e in entries if e.inputs == wanted), published.get(part))
+            if entry and entry.inputs == wanted:
                 valid[part] = entry
-        return self._tables.get(claim.table, {}) | valid if claim.append else valid
+        return published | valid if claim.append else valid
 
     def _on_disk(self, table: str) -> dict[int, list[str]]:
         """File names by part, the newest generation first."""
@@ -200,17 +204,18 @@ class Dataset:
                 found.setdefault(int(match[1]), []).append((int(match[2]), name))
         return {part: [name for _, name in sorted(n, reverse=True)] for part, n in found.items()}
 
-    def _entry(self, table: str, name: str) -> Part:
-        key = f"{table}/{name}"
+    def _entry(self, table: str, part: int, name: str) -> Part:
+        """What a part's file is, by the manifest where that names this generation of it."""
+        key, generation = f"{table}/{name}", int(name[10:].split(".", 1)[0])
+        known = self._tables.get(table, {}).get(part)
+        if known and known.generation == generation:
+            return known
         if key not in self._footers:
-            known = self._tables.get(table, {}).get(int(name[:8]))
-            self._footers[key] = known if known and known.file == name else self._footer(key, name)
+            with self.fs.open(f"{self.path}/{key}", "rb") as stream:
+                meta = pq.read_metadata(stream)
+            inputs = json.loads((meta.metadata or {}).get(b"curate", b"{}"))
+            self._footers[key] = Part(name, generation, meta.num_rows, inputs)
         return self._footers[key]
-
-    def _footer(self, key: str, name: str) -> Part:
-        with self.fs.open(f"{self.path}/{key}", "rb") as stream:
-            meta = pq.read_metadata(stream)
-        return Part(name, meta.num_rows, json.loads((meta.metadata or {}).get(b"curate", b"{}")))
 
     # -------------------------------------------------------------------------------- tables
 
@@ -233,13 +238,14 @@ class Dataset:
 
     def files(self, table: str) -> list[str]:
         """Paths of a table's files, as the file system knows them."""
-        return [f"{self.path}/{table}/{p.file}" for _, p in sorted(self.parts(table).items())]
+        names = dict.fromkeys(p.file for _, p in sorted(self.parts(table).items()))
+        return [f"{self.path}/{table}/{name}" for name in names]
 
     def fingerprint(self, tables: Sequence[str]) -> str:
         """A hash of the state of these tables: what pool-level artifacts depend on."""
         return digest(
             [
-                [t, [[p, e.file, dict(e.inputs)] for p, e in sorted(self._tables[t].items())]]
+                [t, [[p, e.generation, dict(e.inputs)] for p, e in sorted(self._tables[t].items())]]
                 for t in tables
                 if t in self._tables
             ]
@@ -247,9 +253,12 @@ class Dataset:
 
     def read(self, table: str, part: int, columns: Sequence[str] | None = None) -> pa.Table:
         """One part of a table."""
-        path = f"{self.path}/{table}/{self.parts(table)[part].file}"
-        source = pa.BufferReader(self.fs.cat_file(path))
-        return pq.read_table(source, columns=list(columns) if columns else None)
+        entry, names = self.parts(table)[part], list(columns) if columns else None
+        path = f"{self.path}/{table}/{entry.file}"
+        if entry.row_group is None:
+            return pq.read_table(pa.BufferReader(self.fs.cat_file(path)), columns=names)
+        with self.fs.open(path, "rb") as stream:
+            return pq.ParquetFile(stream).read_row_group(entry.row_group, columns=names)
 
     def write(self, claim: Claim, part: int, rows: pa.Table) -> None:
         """Write the next generation of a part, whole or not at all, cast to the table's schema."""
@@ -266,8 +275,11 @@ class Dataset:
 
     def next_generation(self, table: str, part: int) -> int:
         """The generation that the next write of this part will have."""
-        match = PART_FILE.match(next(iter(self._on_disk(table).get(part, [])), ""))
-        return int(match[2]) + 1 if match else 0
+        known = self._tables.get(table, {}).get(part)
+        generation = known.generation + 1 if known else 0
+        while self.fs.exists(f"{self.path}/{table}/{part:08d}.g{generation}.parquet"):
+            generation += 1
+        return generation
 
     # -------------------------------------------------------------------------------- other files
 

@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from curate.dataset import Dataset, digest
 from curate.engine import Stats, Work, run_parts, workers_for
-from curate.query import connect, literal, pairs_sql, quote, select, view_sql, views
+from curate.query import connect, connect_part, literal, pairs_sql, quote, select, views
 from schemas.configs import Rule, Rules, Workers
 from schemas.tables import DECISIONS, RULES_FAILED
 
@@ -124,9 +124,7 @@ def _decide(
     cuts: dict[str, Cut],
     claims: Sequence[Any],
 ) -> Stats:
-    con = connect(data, threads=1)
-    for table in tables:
-        con.execute(view_sql(data, table, [part]))
+    con = connect_part(data, tables, part)
     con.execute(f"CREATE VIEW scored AS {pairs_sql(con, tables, decided=False)}")
     verdicts = ", ".join(f"{failure_sql(r, cuts)} AS {quote(r.name)}" for r in rules)
     seen = ", ".join(

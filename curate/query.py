@@ -70,18 +70,27 @@ def _scratch() -> str:
     return f"{tempfile.gettempdir()}/curate-duckdb-{uuid.uuid4().hex}"
 
 
-def view_sql(data: Dataset, table: str, parts: Sequence[int] | None = None) -> str:
-    """SQL that makes the view of a table, or of some of its parts.
+def connect_part(data: Dataset, tables: Sequence[str], part: int) -> duckdb.DuckDBPyConnection:
+    """A connection that sees one part of the tables, on one thread: what a worker decides with."""
+    import duckdb
+
+    con = duckdb.connect(":memory:", config={"threads": 1})
+    for table in tables:
+        con.register(table, data.read(table, part))
+    return con
+
+
+def view_sql(data: Dataset, table: str) -> str:
+    """SQL that makes the view of a table.
 
     Tables `scores_x@y` (the scores of captions_y) are folded into `scores_x`.
     """
     prefix = "" if is_local(data.fs) else f"{_protocol(data)}://"
     files = [
-        literal(f"{prefix}{data.path}/{member}/{entry.file}")
+        literal(f"{prefix}{file}")
         for member in data.tables()
         if member == table or member.startswith(f"{table}@")
-        for part, entry in sorted(data.parts(member).items())
-        if parts is None or part in parts
+        for file in data.files(member)
     ]
     body = f"read_parquet([{', '.join(files)}], union_by_name = true)"
     return f"CREATE OR REPLACE VIEW {quote(table)} AS SELECT * FROM {body}"

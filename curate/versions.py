@@ -24,16 +24,12 @@ class Part:
     """One part as a manifest names it."""
 
     file: str  # in the table's folder
+    generation: int  # how often this part had been written before
     rows: int
     inputs: Mapping[
         str, Any
     ]  # "config", "artifact", and the generation of each table it is made of
-
-    @property
-    def generation(self) -> int:
-        """How often this part had been written before."""
-        match = PART_FILE.match(self.file)
-        return int(match[2]) if match else 0
+    row_group: int | None = None  # of a compacted file, which holds many parts
 
 
 Tables = dict[str, dict[int, Part]]
@@ -54,10 +50,15 @@ def load(fs: AbstractFileSystem, root: str, number: int) -> Tables:
     }
 
 
+def _entry(part: Part) -> list[Any]:
+    whole = [part.file, part.generation, part.rows, dict(part.inputs)]
+    return whole if part.row_group is None else [*whole, part.row_group]
+
+
 def publish(fs: AbstractFileSystem, root: str, number: int, tables: Tables) -> None:
     """Write a new version. Raises ValueError where another run has just published that number."""
     body = {
-        table: {str(p): [e.file, e.rows, dict(e.inputs)] for p, e in sorted(parts.items())}
+        table: {str(p): _entry(e) for p, e in sorted(parts.items())}
         for table, parts in sorted(tables.items())
     }
     text = json.dumps({"version": number, "tables": body}, indent=1)

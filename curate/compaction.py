@@ -1,0 +1,75 @@
+"""Compaction: many narrow parts in one file, a row group each: billions of pairs, few files.
+
+Publishing does it. A part keeps its number, its generation and its inputs; only where its rows lie
+changes. `urls` and `samples`, whose file names number the parts, and tables with lists or bytes
+stay as they are. A part without rows has no row group of its own and stays a single file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from fsspec.spec import AbstractFileSystem
+
+from curate import storage
+from curate.versions import Part
+
+ROWS = 1_000_000  # of a compacted file, about
+LEAST_PARTS = 50  # fewer are left alone
+NUMBERING = ("urls", "samples")
+
+
+def compact(fs: AbstractFileSystem, folder: str, parts: dict[int, Part]) -> dict[int, Part]:
+    """The same parts, with every full run of single files moved into one compacted file."""
+    if folder.rsplit("/", 1)[-1] in NUMBERING or not _is_narrow(fs, folder, parts):
+        return parts
+    moved = dict(parts)
+    for run in _runs(parts):
+        moved |= _write(fs, folder, {p: parts[p] for p in run})
+    return moved
+
+
+def _runs(parts: dict[int, Part]) -> list[list[int]]:
+    """Runs of neighbouring single files that hold about ROWS rows; what is left over waits."""
+    runs: list[list[int]] = []
+    run: list[int] = []
+    for number, part in sorted(parts.items()):
+        if part.row_group is not None:
+            run = []
+        elif part.rows:
+            run = [*run, number]
+        if sum(parts[p].rows for p in run) >= ROWS and len(run) >= LEAST_PARTS:
+            runs.append(run)
+            run = []
+    return runs
+
+
+def _is_narrow(fs: AbstractFileSystem, folder: str, parts: dict[int, Part]) -> bool:
+    single = [p.file for p in parts.values() if p.row_group is None]
+    if len(single) < LEAST_PARTS:
+        return False
+    with fs.open(f"{folder}/{single[0]}", "rb") as stream:
+        schema = pq.read_schema(stream)
+    return not any(pa.types.is_nested(f.type) or pa.types.is_binary(f.type) for f in schema)
+
+
+def _write(fs: AbstractFileSystem, folder: str, parts: dict[int, Part]) -> dict[int, Part]:
+    whole = hashlib.sha256(repr([(n, p.generation) for n, p in parts.items()]).encode()).hexdigest()
+    name = f"{min(parts):08d}-{max(parts):08d}.{whole[:16]}.parquet"
+    tables = (
+        pq.read_table(pa.BufferReader(fs.cat_file(f"{folder}/{p.file}"))) for p in parts.values()
+    )
+    with storage.writing(fs, f"{folder}/{name}") as stream:
+        writer: pq.ParquetWriter | None = None
+        for rows in tables:
+            plain = rows.replace_schema_metadata(None)
+            writer = writer or pq.ParquetWriter(stream, plain.schema, compression="zstd")
+            writer.write_table(plain, row_group_size=plain.num_rows)
+        if writer:
+            writer.close()
+    return {
+        number: Part(name, p.generation, p.rows, p.inputs, group)
+        for group, (number, p) in enumerate(parts.items())
+    }
