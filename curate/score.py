@@ -7,7 +7,7 @@ Nothing is dropped: a pair that a scorer cannot score is a row of nulls with an 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -34,10 +34,7 @@ def score(data: Dataset, configs: Sequence[ScorerConfig], workers: Workers | int
 
     Raises ValueError for a model that cannot be had, or a table that was made with another config.
     """
-    claims = [
-        data.claim(f"scores_{c.name}", c, of=("urls", "samples"), artifact=_fit(data, c, workers))
-        for c in configs
-    ]
+    claims = [_claim(data, f"scores_{c.name}", c, ("urls", "samples"), workers) for c in configs]
     _run(data, configs, claims, workers, None)
 
 
@@ -53,16 +50,17 @@ def score_captions(
     chosen = [c for c in configs if c.kind in ALIGNMENT]
     for captioner in captioners:
         table = f"captions_{captioner.name}"
-        claims = [
-            data.claim(
-                f"scores_{c.name}@{captioner.name}",
-                c,
-                of=("urls", "samples", table),
-                artifact=_fit(data, c, workers),
-            )
-            for c in chosen
-        ]
+        of = ("urls", "samples", table)
+        claims = [_claim(data, f"scores_{c.name}@{captioner.name}", c, of, workers) for c in chosen]
         _run(data, chosen, claims, workers, table)
+
+
+def _claim(
+    data: Dataset, table: str, config: ScorerConfig, of: Sequence[str], workers: Workers | int
+) -> Claim:
+    if table in data.tables():
+        data.claim(table, config, of=of)  # a changed config is refused before anything is fitted
+    return data.claim(table, config, of=of, artifact=_fit(data, config, workers))
 
 
 def _fit(data: Dataset, config: ScorerConfig, workers: Workers | int) -> str:
@@ -86,23 +84,18 @@ def _run(
     captions: str | None,
 ) -> None:
     todo = {claim.table: set(data.missing(claim)) for claim in claims}
+    waiting = [(c, k) for c, k in zip(configs, claims, strict=True) if todo[k.table]]
 
     def build() -> Work:
         keep = ExitStack()
-        scorers = [
-            _load(data, c, claim.artifact, keep) for c, claim in zip(configs, claims, strict=True)
-        ]
-
-        def work(part: int) -> Stats:
-            chosen = [i for i, claim in enumerate(claims) if part in todo[claim.table]]
-            return _score_part(
-                data, part, [(configs[i], claims[i], scorers[i]) for i in chosen], captions
-            )
-
-        return work
+        units = [(c, claim, _load(data, c, claim.artifact, keep)) for c, claim in waiting]
+        return lambda part: _score_part(
+            data, part, [u for u in units if part in todo[u[1].table]], captions
+        )
 
     parts = sorted(set().union(*todo.values()))
-    run_parts(build, parts, workers, label="score", model=any(c.kind in ALIGNMENT for c in configs))
+    model = any(c.kind in ALIGNMENT for c, _ in waiting)
+    run_parts(build, parts, workers, label="score", model=model)
     data.publish(*claims)
 
 
@@ -121,42 +114,49 @@ def _score_part(data: Dataset, part: int, units: Sequence[Unit], captions: str |
     for config, claim, _ in units:
         if config.kind in FITS:
             columns |= FITS[config.kind][1](data, config, claim.artifact, part)
+    generated = None if captions is None else _by_uid(data, part, captions)
+    keep = None if generated is None else _having(data, part, generated)
     found: dict[str, list[pa.Table]] = {claim.table: [] for _, claim, _ in units}
     rows = 0
-    for original in batches(data, part, size=BATCH, columns=columns):
-        for batch in [original] if captions is None else _generated(data, part, captions, original):
-            rows += len(batch)
-            for config, claim, scorer in units:
-                found[claim.table].append(to_table(batch, scorer(batch), config.kind))
-    for config, claim, _ in units:
-        data.write(claim, part, _joined(found[claim.table], config.kind))
+    for original in batches(data, part, keep=keep, size=BATCH, columns=columns):
+        batch = original if generated is None else _again(original, generated)
+        rows += len(batch)
+        for config, claim, scorer in units:
+            found[claim.table].append(to_table(batch, scorer(batch), config.kind))
+    for _, claim, _ in units:
+        data.write(claim, part, _joined(found[claim.table]))
     return {"rows": rows}
 
 
-def _joined(tables: list[pa.Table], kind: str) -> pa.Table:
-    if not tables:
-        return scores(kind).empty_table()
+def _joined(tables: list[pa.Table]) -> pa.Table:
     return pa.concat_tables(tables).sort_by([("uid", "ascending"), ("caption_id", "ascending")])
 
 
-def _generated(data: Dataset, part: int, table: str, batch: Batch) -> Iterator[Batch]:
+def _by_uid(data: Dataset, part: int, table: str) -> dict[str, list[tuple[str, str]]]:
+    """(caption_id, caption) of the captions that were generated for each pair of a part."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    rows = data.read(table, part, ["uid", "caption_id", "caption"]).to_pydict()
+    for uid, *caption in zip(rows["uid"], rows["caption_id"], rows["caption"], strict=True):
+        if caption[1] is not None:
+            found.setdefault(uid, []).append((caption[0], caption[1]))
+    return found
+
+
+def _having(data: Dataset, part: int, captions: Mapping[str, object]) -> list[bool]:
+    """By row of samples: whether the pair has captions."""
+    return [u in captions for u in data.read("samples", part, ["uid"])["uid"].to_pylist()]
+
+
+def _again(batch: Batch, captions: Mapping[str, list[tuple[str, str]]]) -> Batch:
     """The same images once more, each with the captions that were generated for it."""
-    rows = {uid: i for i, uid in enumerate(batch.uids)}
-    found = [
-        r
-        for r in data.read(table, part).to_pylist()
-        if r["uid"] in rows and r["caption"] is not None
-    ]
-    if not found:
-        return
-    at = [rows[r["uid"]] for r in found]
-    yield Batch(
-        uids=[r["uid"] for r in found],
-        caption_ids=[r["caption_id"] for r in found],
-        captions=[r["caption"] for r in found],
-        images=[batch.images[i] for i in at],
-        image_errors=[batch.image_errors[i] for i in at],
-        columns={name: [values[i] for i in at] for name, values in batch.columns.items()},
+    rows = [(at, *caption) for at, uid in enumerate(batch.uids) for caption in captions[uid]]
+    return Batch(
+        uids=[batch.uids[at] for at, _, _ in rows],
+        caption_ids=[caption_id for _, caption_id, _ in rows],
+        captions=[caption for _, _, caption in rows],
+        images=[batch.images[at] for at, _, _ in rows],
+        image_errors=[batch.image_errors[at] for at, _, _ in rows],
+        columns={name: [values[at] for at, _, _ in rows] for name, values in batch.columns.items()},
     )
 
 

@@ -15,65 +15,101 @@ from schemas.configs import ClipScorer, CurationConfig, IngestConfig, ScorerConf
 # bytes of one stored image by pixels: JPEG q95 of web photos at 256 px takes about 24 kB
 BYTES_PER_PIXEL = {"jpg": 0.37, "webp": 0.22, "png": 1.6}
 ROW_BYTES = {"urls": 150, "samples": 160, "scores": 30, "decisions": 12, "subset": 120}
+SHARD_BYTES = (
+    3000  # of a pair in a shard beside its image: tar blocks of three files, a sidecar's row
+)
 UNKNOWN_ROWS = 1_000_000  # estimates are given per million where a list does not say its length
+
+Stage = tuple[str, str, float]  # its name, what it uses, estimated bytes written
 
 
 def plan(config: CurationConfig) -> str:
     """The plan as text: stages, models, resources, estimated bytes."""
     counted = [rows_of(source) for source in config.ingest]
     known = [n for n in counted if n is not None]
-    rows = sum(known) if len(known) == len(counted) and known else UNKNOWN_ROWS
+    rows = sum(known) if known and len(known) == len(counted) else UNKNOWN_ROWS
     basis = (
-        f"{rows:,} rows" if known and rows == sum(known) else "unknown length: per 1,000,000 rows"
+        f"{rows:,} rows"
+        if known and len(known) == len(counted)
+        else f"unknown length: per {UNKNOWN_ROWS:,} rows"
     )
     lines = [f"dataset   {config.root} (nothing is written by a dry run)", f"input     {basis}", ""]
     lines += [f"{'stage':11}{'what':58}{'bytes':>10}", "-" * 79]
-    lines += [f"{s:11}{what:58}{_size(size):>10}" for s, what, size in stages(config, rows)]
-    total = sum(size for _, _, size in stages(config, rows))
+    found = list(stages(config, rows))
+    lines += [f"{s:11}{_short(what):58}{_size(size):>10}" for s, what, size in found]
+    total = sum(size for _, _, size in found)
     lines += ["-" * 79, f"{'total':69}{_size(total):>10}", "", f"workers   {_workers(config)}"]
     return "\n".join(lines)
 
 
-def stages(config: CurationConfig, rows: int) -> Iterator[tuple[str, str, float]]:
-    """(stage, what it uses, estimated bytes written), in the order of the way."""
-    for source in config.ingest:
-        yield "ingest", _short(f"{source.path} ({source.format})"), rows * ROW_BYTES["urls"]
+def stages(config: CurationConfig, rows: int) -> Iterator[Stage]:
+    """What a run does with a list of `rows` pairs, in the order of the way."""
     d = config.download
     image = d.image_size**2 * BYTES_PER_PIXEL[d.encode_format]
+    for source in config.ingest:
+        share = rows / len(config.ingest)
+        yield "ingest", f"{source.path} ({source.format})", share * ROW_BYTES["urls"]
     what = f"{d.image_size} px {d.resize_mode} {d.encode_format}, {d.concurrency} at once"
     yield "download", what, rows * (image + ROW_BYTES["samples"])
+    yield from _judged(config, rows)
+    sizes = subset_rows(config, rows)
+    for selector in config.selectors:
+        what = f"{selector.name} ({selector.kind})"
+        yield "compress", what, sizes[selector.name] * ROW_BYTES["subset"]
+    for target in config.exports:
+        size = sizes.get(target.subset, rows) * (image + SHARD_BYTES)
+        yield "export", f"{target.subset} -> {target.out or 'exports/'}", size
+    yield from _proved(config)
+
+
+def _judged(config: CurationConfig, rows: int) -> Iterator[Stage]:
     for scorer in config.scorers:
-        yield (
-            "score",
-            _short(_model(scorer)),
-            rows * (ROW_BYTES["scores"] + embedding_bytes(scorer)),
-        )
+        yield "score", _model(scorer), rows * (ROW_BYTES["scores"] + embedding_bytes(scorer))
     rules = ", ".join(r.name for r in config.rules) or "no rules: all stay"
-    yield "filter", _short(rules), rows * ROW_BYTES["decisions"]
+    yield "filter", rules, rows * ROW_BYTES["decisions"]
     for captioner in config.captioners:
-        many = rows * captioner.num_captions
-        yield (
-            "recaption",
-            _short(f"{captioner.kind}: {captioner.model}"),
-            many * ROW_BYTES["subset"],
-        )
+        size = rows * captioner.num_captions * ROW_BYTES["subset"]
+        yield "recaption", f"{captioner.kind}: {captioner.model}", size
     if config.dedup:
         kinds = ", ".join(f.name for f in config.dedup.finders)
-        yield (
-            "dedup",
-            _short(f"{kinds}; keep by {config.dedup.keep_by}"),
-            rows * ROW_BYTES["decisions"],
-        )
-    for selector in config.selectors:
-        yield "compress", f"{selector.name} ({selector.kind})", rows * ROW_BYTES["subset"]
-    for target in config.exports:
-        yield "export", _short(f"{target.subset} -> {target.out or 'exports/'}"), rows * image
+        what = f"{kinds}; keep by {config.dedup.keep_by}"
+        yield "dedup", what, rows * ROW_BYTES["decisions"]
+
+
+def _proved(config: CurationConfig) -> Iterator[Stage]:
     if config.trainer and config.ablate:
         runs = len(config.ablate.subsets) * len(config.ablate.seeds)
         seen = f"{runs} runs x {config.trainer.samples_seen:,} samples seen"
-        yield "train", _short(f"{_architecture(config.trainer.model)}, {seen}"), 0
+        yield "train", f"{_architecture(config.trainer.model)}, {seen}", 0
     for evaluation in config.evaluations:
-        yield "validate", _short(f"{evaluation.kind}: {evaluation.path}"), 0
+        yield "validate", f"{evaluation.kind}: {evaluation.path}", 0
+
+
+def subset_rows(config: CurationConfig, rows: int) -> dict[str, int]:
+    """Pairs of each selector's subset at most: what thresholds, failures and copies take away is
+    not known before.
+    """
+    kept = survivors(config, rows)
+    sizes: dict[str, int] = {}
+    for selector in config.selectors:
+        pool = rows if getattr(selector, "pool", "survivors") == "downloaded" else kept
+        if selector.kind == "all":
+            sizes[selector.name] = pool
+        elif selector.fraction is not None:
+            sizes[selector.name] = int(pool * selector.fraction)
+        else:  # a `like` that is not of this recipe is a subset of an earlier run
+            asked = selector.count or sizes.get(selector.like or "", pool)
+            sizes[selector.name] = min(asked, pool)
+    return sizes
+
+
+def survivors(config: CurationConfig, rows: int) -> int:
+    """Pairs that the rules with a fraction let pass at most."""
+    kept = float(rows)
+    for rule in config.rules:
+        if rule.keep_top is not None:
+            kept = min(kept, rule.keep_top * (rows if rule.of == "pool" else kept))
+    return int(kept)
 
 
 def rows_of(source: IngestConfig) -> int | None:

@@ -111,3 +111,11 @@ def test_the_package_and_its_help_answer_at_once():
     )
     assert done.stdout.splitlines()[-1] == "[]"
     assert time.perf_counter() - began < 5  # seconds on a busy machine; alone it is 0.3
+
+
+def test_the_readme_names_every_file_of_the_tree():
+    """Its tree has each file of the packages' first level, or the folder that holds it."""
+    tree = (ROOT / "README.md").read_text().split("## The tree")[1]
+    files = [f.name for p in ORDER for f in (ROOT / p).glob("*.py") if f.name != "__init__.py"]
+    folders = [f"{f.name}/" for p in ORDER for f in (ROOT / p).iterdir() if any(f.glob("*.py"))]
+    assert [name for name in files + folders if name not in tree] == []

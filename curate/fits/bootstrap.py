@@ -13,6 +13,7 @@ with its caption, else
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +31,10 @@ from models.bootstrap import fold_of, vocabulary_of
 from schemas.configs import BootstrapScorer, Workers
 from schemas.tables import draw
 
-_SAMPLED = """
-SELECT s.uid, s.sha256, trim(u.caption) AS caption
+_SAMPLED = r"""
+SELECT s.uid, s.sha256, u.caption
 FROM samples s JOIN urls u ON u.uid = s.uid
-WHERE s.status = 'success' AND trim(coalesce(u.caption, '')) <> ''
+WHERE s.status = 'success' AND regexp_matches(u.caption, '[^\s\p{Z}]')
 ORDER BY sha256(concat(?::VARCHAR, chr(0), s.uid)) LIMIT ?
 """
 
@@ -66,17 +67,29 @@ def _plan(data: Dataset, config: BootstrapScorer, folder: Path) -> None:
         )
     uids, hashes, captions = (rows[c].to_pylist() for c in ("uid", "sha256", "caption"))
     folds = folds_of(uids, hashes, captions, config.folds, config.seed)
+    _refuse_one_group(folds, config.name, data.root)
     pq.write_table(
         rows.append_column("fold", pa.array(folds, pa.int16())), folder / "folds.parquet"
     )
     Vocabulary.learn(rows["caption"].to_pylist(), config.vocabulary).save(vocabulary_of(folder))
 
 
+def _refuse_one_group(folds: list[int], name: str, root: str) -> None:
+    """Raise ValueError where the others of a fold are too few to train its model on."""
+    fold, held_out = max(Counter(folds).items(), key=lambda item: item[1])
+    if len(folds) - held_out < 2:  # noqa: PLR2004  a pair needs a negative
+        raise ValueError(
+            f"scorer {name!r} trains on the pool; of the {len(folds)} pairs of {root}, {held_out}"
+            f" are in fold {fold}, joined by equal captions or images: drop such captions from the"
+            " list, give the scorer another `seed`, or use a pretrained `clip`"
+        )
+
+
 def folds_of(
     uids: list[str], hashes: list[str], captions: list[str], folds: int, seed: int
 ) -> list[int]:
-    """Fold of each pair, such that pairs joined by equal hashes or equal captions (case aside)
-    share theirs.
+    """Fold of each pair, such that pairs joined by equal hashes or equal captions (case and outer
+    blanks aside) share theirs.
     """
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
@@ -85,7 +98,7 @@ def folds_of(
         return np.unique(np.array(values, dtype=object).astype(str), return_inverse=True)[1]
 
     n = len(uids)
-    image, text = codes(hashes), codes([c.casefold() for c in captions])
+    image, text = codes(hashes), codes([_plain(c) for c in captions])
     ends = np.concatenate([n + image, n + image.max(initial=0) + 1 + text])
     size = int(ends.max(initial=n)) + 1
     edges = coo_matrix((np.ones(2 * n), (np.tile(np.arange(n), 2), ends)), shape=(size, size))
@@ -94,6 +107,10 @@ def folds_of(
     for group, uid in sorted(zip(groups.tolist(), uids, strict=True), key=lambda pair: pair[1]):
         lowest.setdefault(group, uid)
     return [int(draw(seed, lowest[g]) * folds) for g in groups.tolist()]
+
+
+def _plain(caption: str) -> str:
+    return caption.strip().casefold()
 
 
 def _train(data: Dataset, config: BootstrapScorer, folder: str, fold: int) -> Stats:
@@ -151,14 +168,13 @@ def columns(data: Dataset, config: BootstrapScorer, key: str, part: int) -> dict
     plan = _read(data, f"{data.path}/_artifacts/{config.name}/{key}/folds.parquet")
     by_uid = dict(zip(plan["uid"], plan["fold"], strict=True))
     by_hash = dict(zip(plan["sha256"], plan["fold"], strict=True))
-    by_caption = dict(zip((c.casefold() for c in plan["caption"]), plan["fold"], strict=True))
+    by_caption = dict(zip(map(_plain, plan["caption"]), plan["fold"], strict=True))
     samples = data.read("samples", part, ["uid", "sha256"]).to_pydict()
     captions = _captions(data, part)
     folds = []
     for uid, sha256 in zip(samples["uid"], samples["sha256"], strict=True):
-        known = by_uid.get(
-            uid, by_hash.get(sha256, by_caption.get((captions[uid] or "").strip().casefold()))
-        )
+        alike = by_hash.get(sha256, by_caption.get(_plain(captions[uid] or "")))
+        known = by_uid.get(uid, alike)
         folds.append(int(draw(config.seed, uid) * config.folds) if known is None else known)
     return {f"{config.name}__fold": folds}
 

@@ -19,9 +19,11 @@ from schemas.configs import TextStatsScorer, Workers
 
 NAMES = ("images_per_caption", "captions_per_image")
 
+# of the white space around it, DuckDB's trim leaves tabs and ends of lines
+_CAPTION = r"regexp_replace(coalesce(u.caption, ''), '^[\s\p{Z}]+|[\s\p{Z}]+$', '', 'g')"
 _COUNTS = """
 WITH pool AS (
-    SELECT s.uid, s.sha256, lower(trim(coalesce(u.caption, ''))) AS caption, s.part
+    SELECT s.uid, s.sha256, lower({caption}) AS caption, s.part
     FROM ({samples}) s JOIN urls u ON u.uid = s.uid
     WHERE s.status = 'success'
 ), per_caption AS (SELECT caption, count(DISTINCT sha256) AS n FROM pool GROUP BY caption
@@ -40,7 +42,7 @@ def fit(data: Dataset, config: TextStatsScorer, workers: Workers | int = 0) -> s
 
 def _count(data: Dataset, folder: str) -> None:
     con = connect(data)
-    counts = _COUNTS.format(samples=with_part_sql(data, "samples"))
+    counts = _COUNTS.format(samples=with_part_sql(data, "samples"), caption=_CAPTION)
     con.execute(
         f"COPY ({counts}) TO {literal(folder)}"
         " (FORMAT parquet, PARTITION_BY (part), OVERWRITE_OR_IGNORE)"

@@ -22,7 +22,15 @@ from curate.query import query
 from curate.score import score
 from schemas.configs import ImageStatsScorer, IngestConfig
 from tests.flows.conftest import Whole
-from tests.flows.contents import by_pair, contents, different, files, rows_of, shards
+from tests.flows.contents import (
+    assert_equal_but_for_rounding,
+    by_pair,
+    contents,
+    different,
+    files,
+    rows_of,
+    shards,
+)
 from tests.flows.small_web import (
     SMALL,
     STAGES,
@@ -132,20 +140,6 @@ def test_models_and_clusters_do_not_depend_on_parts(whole: Whole, tmp_path: Path
     """
     again = split(tmp_path, whole, 13, 25, trained=True)
     assert_equal_but_for_rounding(again, whole.data)
-
-
-def assert_equal_but_for_rounding(one: Dataset, other: Dataset) -> None:
-    """Scores of a model within 1e-5 and its float16 embeddings within 1e-3; all else is equal."""
-    rows, others = by_pair(one), by_pair(other)
-    rounded = ("scores_bootstrap", "rules_failed")  # rules_failed quotes the score
-    for mine, theirs in zip(*(r["scores_bootstrap"] for r in (rows, others)), strict=True):
-        assert mine["uid"] == theirs["uid"]
-        assert mine["clip_score"] == pytest.approx(theirs["clip_score"], abs=1e-5)
-        for column in ("image_emb", "text_emb"):
-            assert mine[column] == pytest.approx(theirs[column], abs=1e-3)
-    exact = rows.keys() - rounded
-    assert {t: rows[t] for t in exact} == {t: others[t] for t in exact}
-    assert different(shards(one), shards(other)) == []
 
 
 # ------------------------------------------------------------------------------ doing it again

@@ -18,7 +18,7 @@ from curate.engine import start as start_ray
 from curate.score import score
 from schemas.configs import Workers
 from tests.flows.conftest import Whole
-from tests.flows.contents import contents, different
+from tests.flows.contents import ROUNDED, assert_equal_but_for_rounding, contents, different
 from tests.flows.killing import finish, kill_when, start, written
 from tests.flows.small_web import run_all, write_recipe
 
@@ -125,12 +125,14 @@ def test_a_worker_of_ray_killed_while_fetching_changes_no_byte(whole: Whole, tmp
 @pytest.mark.slow  # a pool of actors for each of a dozen steps takes a minute to start
 def test_two_workers_write_the_bytes_of_none_though_one_is_killed(whole: Whole, tmp_path: Path):
     """The whole way on Ray, one worker killed while it scores: all bytes are those of a run in one
-    process.
+    process, but for the last bits of a model that runs on another number of threads.
     """
     root = tmp_path / "set"
     data = run_all(whole.recipe(root, workers=2), "download")
     with one_worker_killed_when(lambda: written(root / "scores_image_stats") >= 2) as killed:
         score(data, whole.recipe(root).scorers, Workers(count=2))
     assert killed
-    run_all(whole.recipe(root, workers=2))
-    assert different(contents(data), contents(whole.data)) == []
+    data = run_all(whole.recipe(root, workers=2))
+    assert_equal_but_for_rounding(data, whole.data)
+    others = different(contents(data), contents(whole.data))
+    assert [name for name in others if not name.startswith(ROUNDED)] == []

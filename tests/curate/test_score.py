@@ -1,0 +1,231 @@
+"""score: a row for every downloaded pair, the same whatever it is computed with."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from curate.dataset import Claim, Dataset
+from curate.score import score
+from schemas.configs import ClipScorer, ImageStatsScorer, ScorerConfig, TextStatsScorer
+from tests.gallery import shape
+from tests.stored import (
+    BROKEN,
+    SMALL,
+    Stored,
+    add_pairs,
+    discs,
+    parts_of,
+    stored,
+    tiny_clip,
+)
+from tests.tiny import whole
+
+UNDECODABLE = Stored("http://a/broken.jpg", "a broken picture", BROKEN)
+UNREAD = Stored("http://a/unread.jpg", None, shape(50))
+BLANK = Stored("http://a/blank.jpg", " \n", shape(51))
+GONE = Stored("http://a/gone.jpg", "not to be had", None)
+PAIRS = [*discs(12), UNDECODABLE, UNREAD, BLANK, GONE]
+STATS: tuple[ScorerConfig, ...] = (ImageStatsScorer(), TextStatsScorer())
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory) -> ClipScorer:
+    return ClipScorer(model=str(tiny_clip(tmp_path_factory.mktemp("clip"))))
+
+
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory, clip) -> Dataset:
+    """The pool with all four scorers, in one pass."""
+    data = stored(tmp_path_factory.mktemp("scored"), PAIRS)
+    score(data, [*STATS, clip, SMALL])
+    return data
+
+
+def close(one: Dataset, other: Dataset) -> None:
+    """Equal rows of the stats; scores of the model within 1e-5 and its float16 vectors 1e-3."""
+    for config in STATS:
+        assert whole(one, f"scores_{config.name}") == whole(other, f"scores_{config.name}")
+    for mine, theirs in zip(whole(one, "scores_clip"), whole(other, "scores_clip"), strict=True):
+        assert (mine["uid"], mine["error"]) == (theirs["uid"], theirs["error"])
+        assert mine["clip_score"] == pytest.approx(theirs["clip_score"], abs=1e-5)
+        assert mine["image_emb"] == pytest.approx(theirs["image_emb"], abs=1e-3)
+
+
+# ------------------------------------------------------------------------------ the rows
+
+
+@pytest.mark.parametrize("name", ["image_stats", "text_stats", "clip", "bootstrap"])
+def test_every_downloaded_pair_has_a_row(scored: Dataset, name: str):
+    """One row per downloaded pair under its original caption's id, none for a failed download."""
+    rows = whole(scored, f"scores_{name}")
+    assert [row["uid"] for row in rows] == sorted(p.uid for p in PAIRS if p.image is not None)
+    assert [row["caption_id"] for row in rows] == [row["uid"] for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("name", "errors"),
+    [
+        ("image_stats", {UNDECODABLE: "undecodable image"}),
+        ("text_stats", {UNREAD: "no caption", BLANK: "no caption"}),
+        *(
+            (n, {UNDECODABLE: "undecodable image", UNREAD: "no caption", BLANK: "no caption"})
+            for n in ("clip", "bootstrap")
+        ),
+    ],
+)
+def test_what_cannot_be_scored_is_nulls_with_an_error(scored: Dataset, name: str, errors):
+    """A row of the pair alone says why; all others have every value and no error."""
+    expected = {pair.uid: error for pair, error in errors.items()}
+    rows = whole(scored, f"scores_{name}")
+    assert {row["uid"]: row["error"] for row in rows if row["error"]} == expected
+    for row in rows:
+        nulls = {n for n, v in row.items() if v is None} - {"error", "language"}
+        values = set(row) - {"uid", "caption_id", "error", "language"}
+        assert nulls == (values if row["error"] else set())
+
+
+@pytest.mark.parametrize("name", ["clip", "bootstrap"])
+def test_embeddings_are_float16_lists_of_one_length(scored: Dataset, name: str):
+    """Fixed-size lists, null where there is an error, of length 1 where not."""
+    for part in scored.parts(f"scores_{name}"):
+        rows = scored.read(f"scores_{name}", part)
+        for column in ("image_emb", "text_emb"):
+            assert rows.schema.field(column).type == pa.list_(pa.float16(), 16)
+            assert rows[column].is_null().to_pylist() == rows["error"].is_valid().to_pylist()
+            found = [v for v in rows[column].to_pylist() if v is not None]
+            assert [sum(x * x for x in v) for v in found] == pytest.approx(
+                [1] * len(found), abs=2e-3
+            )
+
+
+def test_a_part_without_downloads_has_no_rows_but_all_columns(tmp_path: Path, clip: ClipScorer):
+    """Readers of embeddings find their column, with nothing in it."""
+    data = stored(tmp_path, [], parts=1)
+    add_pairs(data, {0: [GONE], 1: discs(2)})
+    score(data, [*STATS, clip])
+    for config in (*STATS, clip):
+        empty, full = (data.read(f"scores_{config.name}", part) for part in (0, 1))
+        assert (empty.num_rows, full.num_rows) == (0, 2)
+        assert empty.schema.remove_metadata() == full.schema.remove_metadata()
+
+
+# ------------------------------------------------------------------------------ one pass, or more
+
+
+def test_together_or_alone_the_bytes_are_equal(scored: Dataset, tmp_path: Path, clip: ClipScorer):
+    """Scorers that share the decoded pixels do not touch each other's results."""
+    alone = stored(tmp_path, PAIRS)
+    for config in (SMALL, clip, *STATS[::-1]):
+        score(alone, [config])
+    for config in (*STATS, clip, SMALL):
+        table = f"scores_{config.name}"
+        assert parts_of(alone, table) == parts_of(scored, table)
+
+
+def test_a_scorer_added_later_computes_its_table_alone(tmp_path: Path):
+    """The tables that are there keep their files, and their models are not even loaded."""
+    model = tiny_clip(tmp_path / "model")
+    clip = ClipScorer(model=str(model))
+    data = stored(tmp_path / "set", PAIRS)
+    score(data, [clip])
+    before = {f: data.fs.modified(f) for f in data.files("scores_clip")}
+    shutil.rmtree(model)
+    score(data, [clip, ImageStatsScorer()])
+    assert {f: data.fs.modified(f) for f in data.files("scores_clip")} == before
+    assert data.rows("scores_image_stats") == data.rows("scores_clip") == 15
+    version = data.at
+    score(data, [clip, ImageStatsScorer()])
+    assert data.at == version
+
+
+def test_a_killed_pass_goes_on_at_the_part_that_is_missing(
+    scored: Dataset, tmp_path: Path, monkeypatch
+):
+    """What was written stays, though no version named it; the rest comes with the same bytes."""
+    data = stored(tmp_path, PAIRS)
+    write, asked = Dataset.write, []
+
+    def die_at_the_second(self: Dataset, claim: Claim, part: int, rows: pa.Table) -> None:
+        asked.append(part)
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        write(self, claim, part, rows)
+
+    monkeypatch.setattr(Dataset, "write", die_at_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        score(data, [ImageStatsScorer()])
+    again = Dataset(str(tmp_path))
+    assert "scores_image_stats" not in again.tables()
+    score(again, [ImageStatsScorer()])
+    assert asked == [0, 1, 1]
+    assert parts_of(again, "scores_image_stats") == parts_of(scored, "scores_image_stats")
+
+
+# ------------------------------------------------------------------------------ invariance
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+def test_neither_parts_nor_batches_change_a_value(
+    scored: Dataset, tmp_path: Path, clip: ClipScorer, monkeypatch, parts: int
+):
+    """The same pairs in other parts and in batches of 4 get the same scores."""
+    monkeypatch.setattr("curate.score.BATCH", 4)
+    other = stored(tmp_path, PAIRS, parts)
+    score(other, [*STATS, clip])
+    close(other, scored)
+
+
+def test_the_order_within_a_part_changes_nothing(scored: Dataset, tmp_path: Path, clip: ClipScorer):
+    """Rows of samples in any order: the scores come by uid, each pair with its own."""
+    rows = list(PAIRS)
+    random.Random(1).shuffle(rows)
+    data = Dataset(str(tmp_path))
+    add_pairs(data, {0: rows})
+    score(data, [*STATS, clip])
+    uids = data.read("scores_clip", 0)["uid"].to_pylist()
+    assert uids == sorted(uids)
+    close(data, scored)
+
+
+def test_shuffled_images_change_the_clip_score(tmp_path: Path, clip: ClipScorer, scored: Dataset):
+    """The same captions on other images: every score differs, by far more than rounding."""
+    pairs = discs(12)
+    turned = [
+        Stored(p.url, p.caption, q.image) for p, q in zip(pairs, pairs[1:] + pairs[:1], strict=True)
+    ]
+    data = stored(tmp_path, turned)
+    score(data, [clip])
+    before = {row["uid"]: row["clip_score"] for row in whole(scored, "scores_clip")}
+    moved = [abs(row["clip_score"] - before[row["uid"]]) for row in whole(data, "scores_clip")]
+    assert len(moved) == 12
+    assert min(moved) > 1e-5
+    assert max(moved) > 1e-2
+
+
+# ------------------------------------------------------------------------------ refused
+
+
+def test_a_changed_config_is_refused_before_anything_is_fitted(tmp_path: Path):
+    """The error names the field and the way out; no model is trained for it."""
+    data = stored(tmp_path, PAIRS)
+    score(data, [SMALL])
+    fitted = sorted(p.name for p in (tmp_path / "_artifacts/bootstrap").iterdir())
+    with pytest.raises(ValueError, match=r"scores_bootstrap.*steps: 3 -> 4.*curate drop"):
+        score(data, [SMALL.model_copy(update={"steps": 4})])
+    assert sorted(p.name for p in (tmp_path / "_artifacts/bootstrap").iterdir()) == fitted
+    score(data, [SMALL.model_copy(update={"batch_size": 3})])
+
+
+@pytest.mark.slow
+def test_ray_workers_write_the_same_bytes(scored: Dataset, tmp_path: Path, clip: ClipScorer):
+    """Two actors give the tables of this process."""
+    data = stored(tmp_path, PAIRS)
+    score(data, [*STATS, clip, SMALL], workers=2)
+    for config in (*STATS, clip, SMALL):
+        table = f"scores_{config.name}"
+        assert parts_of(data, table) == parts_of(scored, table)
