@@ -18,6 +18,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import fsspec
@@ -30,6 +31,8 @@ from curate.versions import PART_FILE, Part, Tables
 from schemas.configs import Config
 from schemas.tables import schema_of
 
+ANEW = "_anew"  # in a claim: how often its table was dropped
+
 
 def digest(value: object) -> str:
     """A short, stable hash of anything JSON can hold."""
@@ -41,13 +44,15 @@ class Claim:
     """A stage's right to write a table.
 
     of: tables whose part p is what part p of this one is made of; () where parts are numbered
-    otherwise. artifact: hash of the fitted state, or of the state of the pool, that all parts
-    depend on. append: parts of other artifacts stay in the version (ingest batches, training runs).
+    otherwise. also: such tables that need not have the part. artifact: hash of the fitted state,
+    or of the state of the pool, that all parts depend on. append: parts of other artifacts stay in
+    the version (ingest batches, training runs).
     """
 
     table: str
     config: str
     of: tuple[str, ...] = ()
+    also: tuple[str, ...] = ()
     artifact: str = ""
     append: bool = False
 
@@ -68,6 +73,8 @@ class Dataset:
         self.refresh()
 
     def _open(self) -> None:
+        if "://" not in str(self.root):  # workers on a cluster have other working directories
+            self.root = str(Path(self.root).absolute())
         self.fs, path = fsspec.core.url_to_fs(str(self.root), **self.storage_options)
         self.path = str(path).rstrip("/")
         self._footers: dict[str, Part] = {}
@@ -108,15 +115,28 @@ class Dataset:
             self._tables, self.at = tables, self.at + 1
         return self.at
 
-    def drop(self, table: str) -> None:
-        """Forget a table, its claim and its parts: for starting it anew."""
-        if not storage.names(self.fs, f"{self.path}/{table}"):
-            raise ValueError(f"{self.root} has no table {table!r}; it has {self._have()}")
-        if table in self._tables:
-            remaining = {t: parts for t, parts in self._tables.items() if t != table}
+    def retire(self, *tables: str) -> int:
+        """Publish a version without these tables; their parts stay for older versions."""
+        remaining = {t: parts for t, parts in self._tables.items() if t not in tables}
+        if len(remaining) < len(self._tables):
             versions.publish(self.fs, self.path, self.at + 1, remaining)
-        self.fs.rm(f"{self.path}/{table}", recursive=True)
-        self.refresh()
+            self._tables, self.at = remaining, self.at + 1
+        return self.at
+
+    def drop(self, table: str) -> None:
+        """Retire a table and let it be made anew, with another config or the same one.
+
+        Older versions keep its parts. Raises ValueError for an unknown table, and for the two that
+        everything else is made of.
+        """
+        if table in ("urls", "sightings"):
+            raise ValueError(f"{table} is what everything else is made of: start another dataset")
+        path = f"{self.path}/{table}/_claim.json"
+        if not self.fs.exists(path):
+            raise ValueError(f"{self.root} has no table {table!r}; it has {self._have()}")
+        times = json.loads(self.fs.cat_file(path)).get(ANEW, 0) + 1
+        storage.replace(self.fs, path, json.dumps({ANEW: times}).encode())
+        self.retire(table)
 
     # -------------------------------------------------------------------------------- claims
 
@@ -126,6 +146,7 @@ class Dataset:
         config: Config,
         *,
         of: Sequence[str] = (),
+        also: Sequence[str] = (),
         artifact: str = "",
         append: bool = False,
         revisable: bool = False,
@@ -136,19 +157,34 @@ class Dataset:
         differs, unless the table is revisable: decisions cost seconds, so a changed rule simply
         makes the next generation.
         """
-        wanted = config.claimed()
+        wanted = json.loads(json.dumps(config.claimed()))  # tuples as the lists they become
         path = f"{self.path}/{table}/_claim.json"
-        if not revisable and self.fs.exists(path):
-            self._refuse_another(table, wanted, json.loads(self.fs.cat_file(path)))
-        storage.replace(self.fs, path, json.dumps(wanted, sort_keys=True, indent=1).encode())
-        return Claim(table, digest(wanted), tuple(of), artifact, append)
+        found = json.loads(self.fs.cat_file(path)) if self.fs.exists(path) else {}
+        anew = {ANEW: found.pop(ANEW)} if ANEW in found else {}
+        if found and not revisable:
+            self._refuse_another(table, wanted, found)
+        key = digest(wanted | anew)
+        storage.replace(self.fs, path, json.dumps(wanted | anew, sort_keys=True, indent=1).encode())
+        storage.replace(self.fs, self._config_path(table, key), json.dumps(wanted).encode())
+        return Claim(table, key, tuple(of), tuple(also), artifact, append)
+
+    def _config_path(self, table: str, key: str) -> str:
+        return f"{self.path}/{table}/_config.{key}.json"
+
+    def config_of(self, table: str) -> dict[str, Any]:
+        """What this version's parts of a table were made with; {} where there is no such table."""
+        keys = {str(p.inputs.get("config")) for p in self._tables.get(table, {}).values()}
+        paths = [self._config_path(table, key) for key in sorted(keys)]
+        known = [json.loads(self.fs.cat_file(p)) for p in paths if self.fs.exists(p)]
+        return known[-1] if known else {}
 
     def _refuse_another(self, table: str, wanted: dict[str, Any], found: dict[str, Any]) -> None:
-        # through JSON, so that tuples and lists compare as what was stored
-        wanted = json.loads(json.dumps(wanted))
         changed = [k for k in sorted(wanted | found) if wanted.get(k) != found.get(k)]
         if changed:
-            changes = ", ".join(f"{k}: {found.get(k)!r} -> {wanted.get(k)!r}" for k in changed)
+            unset = "its default"
+            changes = ", ".join(
+                f"{k}: {found.get(k, unset)!r} -> {wanted.get(k, unset)!r}" for k in changed
+            )
             raise ValueError(
                 f"table {table!r} of {self.root} was made with another config ({changes}); give the"
                 f" unit another `name`, or start anew with `curate drop {self.root} {table}`"
@@ -161,6 +197,9 @@ class Dataset:
             wanted["artifact"] = claim.artifact
         for table in claim.of:
             wanted[table] = self._tables[table][part].generation
+        for table in claim.also:
+            known = self._tables.get(table, {}).get(part)
+            wanted[table] = known.generation if known else None
         return wanted
 
     def artifact_in_use(self, table: str) -> str:
@@ -260,8 +299,14 @@ class Dataset:
         with self.fs.open(path, "rb") as stream:
             return pq.ParquetFile(stream).read_row_group(entry.row_group, columns=names)
 
-    def write(self, claim: Claim, part: int, rows: pa.Table) -> None:
-        """Write the next generation of a part, whole or not at all, cast to the table's schema."""
+    def write(self, claim: Claim, part: int, rows: pa.Table, *, again: bool = False) -> None:
+        """Write the next generation of a part, whole or not at all, cast to the table's schema.
+
+        A part that is there with the same inputs stays, as after a kill between writing and
+        saying so; `again` is for a retry, whose inputs are the same and whose rows are not.
+        """
+        if not again and self.has(claim, part):
+            return
         contract = schema_of(claim.table)
         if contract is not None:
             more = [rows.schema.field(n) for n in rows.column_names if n not in contract.names]
@@ -270,8 +315,27 @@ class Dataset:
         inputs = json.dumps(self.inputs(claim, part), sort_keys=True)
         sink = pa.BufferOutputStream()
         pq.write_table(rows.replace_schema_metadata({"curate": inputs}), sink, compression="zstd")
-        name = f"{part:08d}.g{self.next_generation(claim.table, part)}.parquet"
-        storage.replace(self.fs, f"{self.path}/{claim.table}/{name}", sink.getvalue())
+        written = False
+        while not written:  # another run may have taken the generation meanwhile
+            name = f"{part:08d}.g{self.next_generation(claim.table, part)}.parquet"
+            path = f"{self.path}/{claim.table}/{name}"
+            written = storage.create(self.fs, path, sink.getvalue().to_pybytes())
+
+    def has(self, claim: Claim, part: int) -> bool:
+        """Whether the newest generation of a part has the inputs that the claim asks for."""
+        newest = self.next_generation(claim.table, part) - 1
+        if newest < 0:
+            return False
+        name = f"{part:08d}.g{newest}.parquet"
+        return self._entry(claim.table, part, name).inputs == self.inputs(claim, part)
+
+    def previous(self, claim: Claim, part: int) -> pa.Table | None:
+        """The published rows of a part that this config and artifact made, from whatever inputs."""
+        known = self._tables.get(claim.table, {}).get(part)
+        made = (claim.config, claim.artifact)
+        if known is None or (known.inputs["config"], known.inputs.get("artifact", "")) != made:
+            return None
+        return self.read(claim.table, part)
 
     def next_generation(self, table: str, part: int) -> int:
         """The generation that the next write of this part will have."""

@@ -16,30 +16,48 @@ from typing import Any
 
 import pyarrow as pa
 
-from curate.dataset import Dataset, digest
+from curate.dataset import Claim, Dataset, digest
 from curate.engine import Stats, Work, run_parts, workers_for
-from curate.query import connect, connect_part, literal, pairs_sql, quote, select, views
+from curate.query import (
+    columns_of,
+    connect,
+    connect_part,
+    literal,
+    lock,
+    pairs_sql,
+    quote,
+    select,
+    views,
+)
 from schemas.configs import Rule, Rules, Workers
 from schemas.tables import DECISIONS, RULES_FAILED
 
+Columns = dict[str, list[tuple[str, str]]]  # of each table: name and SQL type
 Cut = tuple[float, str] | None  # the last pair that a fraction keeps; None: it keeps nobody
 
 
 def filter_pairs(data: Dataset, rules: Sequence[Rule], workers: Workers | int = 0) -> None:
-    """Decide on every downloaded pair. Raises ValueError for a rule over a column that is not
-    there, naming those that are.
+    """Decide on every downloaded pair.
+
+    Raises ValueError for a rule over a column that is not there, naming those that are.
     """
     config = Rules(rules=tuple(rules))
     tables = _tables(data, rules)
-    cuts = resolve(data, rules, tables)
-    state = digest([data.fingerprint(tables) if cuts else "", cuts])
+    columns, cuts = resolve(data, rules, tables)
     claims = [
-        data.claim(table, config, of=tables, artifact=state, revisable=True)
+        data.claim(
+            table,
+            config,
+            of=tables[:2],
+            also=tables[2:],
+            artifact=digest([cuts, columns]),
+            revisable=True,
+        )
         for table in ("decisions_quality", "rules_failed")
     ]
 
     def build() -> Work:
-        return lambda part: _decide(data, part, rules, tables, cuts, claims)
+        return lambda part: _decide(data, part, rules, columns, cuts, claims)
 
     workers = workers_for(data.rows("samples"), workers)
     run_parts(build, data.missing(claims), workers, label="filter")
@@ -61,32 +79,35 @@ def kept_count(n: int, fraction: float) -> int:
     return math.floor(n * Fraction(repr(fraction)))
 
 
-def resolve(data: Dataset, rules: Sequence[Rule], tables: Sequence[str]) -> dict[str, Cut]:
-    """For every rule with a fraction, the last pair that it keeps: by value, ties by uid."""
-    if not any(r.keep_top is not None for r in rules):
-        return {}
+def resolve(
+    data: Dataset, rules: Sequence[Rule], tables: Sequence[str]
+) -> tuple[Columns, dict[str, Cut]]:
+    """The columns that rules can speak of, and for every fraction the last pair that it keeps."""
     con = connect(data)
-    con.execute(f"CREATE VIEW scored AS {pairs_sql(con, tables, decided=False)}")
+    lock(con, data)
+    columns = columns_of(con, tables)
+    con.execute(f"CREATE TEMP VIEW scored AS {pairs_sql(con, tables, decided=False)}")
     cuts: dict[str, Cut] = {}
     for at, rule in enumerate(rules):
-        if rule.keep_top is None:
-            continue
-        passed = (
-            [f"({failure_sql(r, cuts)}) IS NULL" for r in rules[:at]]
-            if rule.of == "survivors"
-            else []
-        )
-        where = " AND ".join(
-            ["samples__status = 'success'", f"{_value(rule)} IS NOT NULL", *passed]
-        )
-        n = int(_run(con, f"SELECT count(*) AS n FROM scored WHERE {where}", rules)["n"][0].as_py())
-        last = kept_count(n, rule.keep_top) - 1
-        chosen = f"SELECT {_value(rule)} AS value, uid FROM scored WHERE {where}"
-        order = f"{chosen} ORDER BY value DESC, uid"
-        found = _run(con, f"{order} LIMIT 1 OFFSET {last}", rules).to_pylist() if last >= 0 else []
-        cuts[rule.name] = (found[0]["value"], found[0]["uid"]) if found else None
+        if rule.keep_top is not None:
+            cuts[rule.name] = _cut(con, rules[:at] if rule.of == "survivors" else [], rule, cuts)
     con.close()
-    return cuts
+    return columns, cuts
+
+
+def _cut(con: Any, before: Sequence[Rule], rule: Rule, cuts: dict[str, Cut]) -> Cut:
+    """The last pair that a fraction keeps, ordered by value, ties by uid."""
+    passed = [f"({failure_sql(r, cuts)}) IS NULL" for r in before]
+    where = " AND ".join(["samples__status = 'success'", f"{_value(rule)} IS NOT NULL", *passed])
+    n = int(_run(con, f"SELECT count(*) AS n FROM scored WHERE {where}", [rule])["n"][0].as_py())
+    last = kept_count(n, float(rule.keep_top or 0)) - 1
+    if last < 0:
+        return None
+    order = (
+        f"SELECT {_value(rule)} AS value, uid FROM scored WHERE {where} ORDER BY value DESC, uid"
+    )
+    found = _run(con, f"{order} LIMIT 1 OFFSET {last}", [rule]).to_pylist()[0]
+    return found["value"], found["uid"]
 
 
 def _value(rule: Rule) -> str:
@@ -96,69 +117,77 @@ def _value(rule: Rule) -> str:
 
 def failure_sql(rule: Rule, cuts: dict[str, Cut]) -> str:
     """SQL for one rule: NULL where the pair passes, else the reason."""
-    unknown = f"({rule.drop_if if rule.drop_if is not None else _value(rule)}) IS NULL"
+    unknown = f"({_predicate(rule) if rule.drop_if is not None else _value(rule)}) IS NULL"
     unscored = literal(f"unknown {rule.name}")
     failed = f"WHEN {_failed(rule, cuts)} THEN {literal(rule.name)}"
     return f"CASE WHEN {unknown} THEN {unscored} {failed} END"
 
 
+def _predicate(rule: Rule) -> str:
+    # TRY: a value that an expression cannot take costs its pair, which is unknown, not the run
+    return f"TRY(CAST(({rule.drop_if}\n) AS BOOLEAN))"
+
+
 def _failed(rule: Rule, cuts: dict[str, Cut]) -> str:
     if rule.drop_if is not None:
-        return f"({rule.drop_if})"
+        return _predicate(rule)
     value = f"({_value(rule)})"
     if rule.drop_below is not None:
-        return f"{value} < {rule.drop_below!r}"
+        return f"{value} < {_number(rule.drop_below)}"
     if rule.drop_above is not None:
-        return f"{value} > {rule.drop_above!r}"
+        return f"{value} > {_number(rule.drop_above)}"
     cut = cuts[rule.name]
     if cut is None:
         return "true"
-    return f"({value} < {cut[0]!r} OR ({value} = {cut[0]!r} AND uid > {literal(cut[1])}))"
+    last, uid = _number(cut[0]), literal(cut[1])
+    return f"({value} < {last} OR ({value} = {last} AND uid > {uid}))"
+
+
+def _number(value: float) -> str:
+    return f"{literal(repr(value))}::DOUBLE"
 
 
 def _decide(
     data: Dataset,
     part: int,
     rules: Sequence[Rule],
-    tables: Sequence[str],
+    columns: Columns,
     cuts: dict[str, Cut],
-    claims: Sequence[Any],
+    claims: Sequence[Claim],
 ) -> Stats:
-    con = connect_part(data, tables, part)
-    con.execute(f"CREATE VIEW scored AS {pairs_sql(con, tables, decided=False)}")
-    verdicts = ", ".join(f"{failure_sql(r, cuts)} AS {quote(r.name)}" for r in rules)
-    seen = ", ".join(
-        f"CAST({quote(r.value)} AS VARCHAR) AS {quote(f'{r.name} value')}" for r in rules if r.value
-    )
-    columns = ", ".join(c for c in ("uid", verdicts, seen) if c)
-    rows = _run(
-        con, f"SELECT {columns} FROM scored WHERE samples__status = 'success' ORDER BY uid", rules
-    )
+    con = connect_part(data, columns, part)
+    con.execute(f"CREATE VIEW scored AS {pairs_sql(con, list(columns), decided=False)}")
+    verdicts = [f"{failure_sql(r, cuts)} AS verdict_{i}" for i, r in enumerate(rules)]
+    seen = [
+        f"CAST({quote(r.value) if r.value else 'NULL'} AS VARCHAR) AS value_{i}"
+        for i, r in enumerate(rules)
+    ]
+    chosen = ", ".join(["uid", *verdicts, *seen])
+    where = "samples__status = 'success'"
+    rows = _run(con, f"SELECT {chosen} FROM scored WHERE {where} ORDER BY uid", rules)
     con.close()
-    decisions, failed = to_decisions(rows, [r.name for r in rules])
-    data.write(claims[0], part, decisions)
-    data.write(claims[1], part, failed)
+    for claim, table in zip(claims, to_decisions(rows, len(rules)), strict=True):
+        data.write(claim, part, table)
     return {"rows": rows.num_rows}
 
 
-def to_decisions(rows: pa.Table, names: Sequence[str]) -> tuple[pa.Table, pa.Table]:
-    """From one verdict column per rule: decisions (the first failing rule) and rules_failed (every
-    failing one).
-    """
-    found = rows.to_pydict()
-    reasons = [
-        next((found[n][i] for n in names if found[n][i] is not None), None)
-        for i in range(rows.num_rows)
+def to_decisions(rows: pa.Table, rules: int) -> tuple[pa.Table, pa.Table]:
+    """From verdict_0.. and value_0..: decisions (the first failing rule) and every failing one."""
+    verdicts = [rows[f"verdict_{i}"].to_pylist() for i in range(rules)]
+    values = [rows[f"value_{i}"].to_pylist() for i in range(rules)]
+    uids = rows["uid"].to_pylist()
+    reasons = [next((v[i] for v in verdicts if v[i] is not None), None) for i in range(len(uids))]
+    failed = [
+        {"uid": uid, "rule": verdict[i], "value": value[i]}
+        for i, uid in enumerate(uids)
+        for verdict, value in zip(verdicts, values, strict=True)
+        if verdict[i] is not None
     ]
-    decisions = {"uid": found["uid"], "keep": [r is None for r in reasons], "reason": reasons}
-    failed: dict[str, list[Any]] = {"uid": [], "rule": [], "value": []}
-    for i, uid in enumerate(found["uid"]):
-        for name in names:
-            if found[name][i] is not None:
-                failed["uid"].append(uid)
-                failed["rule"].append(found[name][i])
-                failed["value"].append(found.get(f"{name} value", [None] * (i + 1))[i])
-    return pa.table(decisions, schema=DECISIONS), pa.table(failed, schema=RULES_FAILED)
+    decisions = {"uid": uids, "keep": [r is None for r in reasons], "reason": reasons}
+    return (
+        pa.table(decisions, schema=DECISIONS),
+        pa.Table.from_pylist(failed, schema=RULES_FAILED),
+    )
 
 
 def _run(con: Any, sql: str, rules: Sequence[Rule]) -> pa.Table:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import tempfile
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -70,17 +70,39 @@ def _scratch() -> str:
     return f"{tempfile.gettempdir()}/curate-duckdb-{uuid.uuid4().hex}"
 
 
-def connect_part(data: Dataset, tables: Sequence[str], part: int) -> duckdb.DuckDBPyConnection:
-    """A connection that sees one part of the tables, on one thread: what a worker decides with."""
+def connect_part(
+    data: Dataset, columns: Mapping[str, Sequence[tuple[str, str]]], part: int
+) -> duckdb.DuckDBPyConnection:
+    """A connection that sees one part of some tables and nothing else, on one thread.
+
+    columns: name and type of each table's columns over all of its parts (`columns_of`); a part that
+    lacks one, or a table that lacks the part, has nulls or no rows of the same types.
+    """
     import duckdb
 
-    con = duckdb.connect(":memory:", config={"threads": 1})
-    for table in tables:
-        rows = data.read(table, part)
-        # `pairs` has no lists, and DuckDB takes no float16 from Arrow
-        flat = [field.name for field in rows.schema if not pa.types.is_nested(field.type)]
-        con.register(table, rows.select(flat))
+    con = duckdb.connect(":memory:", config={"threads": 1, "enable_external_access": "false"})
+    for table, wanted in columns.items():
+        have = part in data.parts(table)
+        rows = data.read(table, part if have else min(data.parts(table)))
+        rows = rows.select([c for c, _ in wanted if c in rows.column_names])
+        con.register(f"_{table}", rows if have else rows.slice(0, 0))
+        chosen = ", ".join(
+            f"CAST({quote(c) if c in rows.column_names else 'NULL'} AS {kind}) AS {quote(c)}"
+            for c, kind in wanted
+        )
+        con.execute(f"CREATE VIEW {quote(table)} AS SELECT {chosen} FROM {quote(f'_{table}')}")
+    con.execute("SET lock_configuration = true")
     return con
+
+
+def columns_of(
+    con: duckdb.DuckDBPyConnection, tables: Sequence[str]
+) -> dict[str, list[tuple[str, str]]]:
+    """Name and type of the columns of each table, over all of its parts; no lists, no bytes."""
+    return {
+        table: [(c, kind) for c, kind in _columns(con, table) if not kind.endswith(("]", "BLOB"))]
+        for table in tables
+    }
 
 
 def view_sql(data: Dataset, table: str) -> str:
@@ -187,11 +209,7 @@ def query(data: Dataset, sql: str, memory_limit: str = "2GB") -> pa.Table:
     lock(con, data)
     try:
         statements = duckdb.extract_statements(sql)
-        refused = [
-            s.type.name
-            for s in statements
-            if s.type not in (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)
-        ]
+        refused = [s.type.name for s in statements if s.type != duckdb.StatementType.SELECT]
         if refused or len(statements) != 1:
             found = ", ".join(refused) or f"{len(statements)} statements"
             raise ValueError(f"`curate query` runs one SELECT; this is {found}")

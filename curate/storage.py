@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.spec import AbstractFileSystem
@@ -37,12 +37,10 @@ def names(fs: AbstractFileSystem, folder: str) -> list[str]:
 def writing(fs: AbstractFileSystem, path: str) -> Iterator[BinaryIO]:
     """A stream whose file appears under `path` only when the block ends without an error."""
     if not is_local(fs):
-        with tempfile.TemporaryFile() as spool:
-            yield spool
-            spool.seek(0)
-            with fs.open(path, "wb") as target:
-                while block := spool.read(1 << 22):
-                    target.write(block)
+        with tempfile.NamedTemporaryFile(prefix="curate-") as spool:
+            yield cast("BinaryIO", spool)
+            spool.flush()
+            fs.put_file(spool.name, path)  # a failed upload leaves nothing, unlike a failed write
         return
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     beside = f"{path}.{os.getpid()}.tmp"

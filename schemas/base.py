@@ -6,7 +6,8 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=40)]
+# no double underscore: columns of `pairs` are called <table>__<column>
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9]*(_[a-z0-9]+)*$", max_length=40)]
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 
@@ -22,8 +23,28 @@ class Config(BaseModel):
     version: ClassVar[int] = 1
 
     def claimed(self) -> dict[str, Any]:
-        """What decides the result, JSON-ready: all a table remembers."""
-        return self.model_dump(mode="json", exclude=set(self.runtime)) | {"version": self.version}
+        """What decides the result, JSON-ready: all a table remembers.
+
+        Knobs at their default are left out, so that a new knob refuses no dataset that is there; a
+        default that changes raises `version`.
+        """
+        return _chosen(self) | {"version": self.version}
+
+
+def _chosen(config: Config) -> dict[str, Any]:
+    return {
+        name: _plain(getattr(config, name))
+        for name, field in type(config).model_fields.items()
+        if name not in config.runtime
+        and (name in ("kind", "name") or getattr(config, name) != field.default)
+    }
+
+
+def _plain(value: Any) -> Any:
+    """A knob's value as JSON has it."""
+    if isinstance(value, Config):
+        return _chosen(value)
+    return [_plain(v) for v in value] if isinstance(value, tuple | list) else value
 
 
 class Workers(Config):

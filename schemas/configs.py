@@ -10,6 +10,7 @@ the result. Written as YAML; `flows/configs/` has whole recipes.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -175,6 +176,8 @@ class Rule(Config):
                 f"rule {self.name!r} needs exactly one of drop_below, drop_above, keep_top and"
                 f" drop_if; it has {ways or 'none'}"
             )
+        if self.drop_if is not None and re.search(r"\b(select|over)\b", self.drop_if, re.I):
+            raise ValueError(f"rule {self.name!r}: drop_if is said of one row: no SELECT, no OVER")
         if (self.value is None) != (ways == ["drop_if"]):
             raise ValueError(
                 f"rule {self.name!r}: `value` names the column of {ways[0]};"

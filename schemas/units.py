@@ -14,7 +14,7 @@ from schemas.base import Config, Name, Positive
 class ClipScorer(Config):
     """Cosine of an open_clip model's image and text embeddings (CLIPScore without its factor)."""
 
-    runtime: ClassVar[frozenset[str]] = frozenset({"batch_size", "precision"})
+    runtime: ClassVar[frozenset[str]] = frozenset({"batch_size"})
     kind: Literal["clip"] = "clip"
     name: Name = "clip"
     model: str = "ViT-B-32"  # open_clip architecture, or hf-hub:org/name
@@ -31,7 +31,7 @@ class BootstrapScorer(Config):
     model that saw it.
     """
 
-    runtime: ClassVar[frozenset[str]] = frozenset({"batch_size"})
+    runtime: ClassVar[frozenset[str]] = frozenset({"batch_size", "refit"})
     kind: Literal["bootstrap"] = "bootstrap"
     name: Name = "bootstrap"
     folds: int = Field(2, ge=2, le=20)
@@ -74,7 +74,6 @@ class TextStatsScorer(Config):
 
     kind: Literal["text_stats"] = "text_stats"
     name: Name = "text_stats"
-    refit: Literal["every_version", "frozen"] = "every_version"
 
 
 ScorerConfig = Annotated[

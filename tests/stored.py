@@ -1,4 +1,4 @@
-"""A dataset with any stored images: good, broken and missing ones; and small models to score them."""
+"""A dataset with any stored images: good, broken and missing ones; small models to score them."""
 
 from __future__ import annotations
 

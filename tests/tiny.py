@@ -60,8 +60,8 @@ def tiny_dataset(root: Any, rows: Sequence[Row], parts: int | Placement = 2) -> 
     """
     data = Dataset(str(root))
     placed = _place(rows, parts)
-    add_table(data, "urls", {p: _urls(r) for p, r in placed.items()}, ())
-    add_table(data, "samples", {p: _samples(r) for p, r in placed.items()}, ("urls",))
+    add_table(data, "urls", {p: urls_of(r) for p, r in placed.items()}, ())
+    add_table(data, "samples", {p: samples_of(r) for p, r in placed.items()}, ("urls",))
     for name in sorted({n for row in rows for n in row.scores}):
         shapes = _shapes(rows, name)
         tables = {p: _scores(r, name, shapes) for p, r in placed.items()}
@@ -103,12 +103,12 @@ def _place(rows: Sequence[Row], parts: int | Placement) -> dict[int, list[Row]]:
     return placed
 
 
-def _urls(rows: Sequence[Row]) -> pa.Table:
+def urls_of(rows: Sequence[Row]) -> pa.Table:
     values = [{"uid": r.uid, "url": r.url, "caption": r.caption} for r in rows]
     return pa.Table.from_pylist(values, URLS)
 
 
-def _samples(rows: Sequence[Row]) -> pa.Table:
+def samples_of(rows: Sequence[Row]) -> pa.Table:
     return pa.Table.from_pylist([_sample(r) for r in rows], SAMPLES)
 
 

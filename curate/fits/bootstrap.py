@@ -4,8 +4,8 @@ what it scores.
 1. Take at most `max_pairs` downloaded pairs, those with the lowest hash(seed, uid).
 2. Join pairs with equal bytes or equal captions into groups (connected components): a group is in
 one fold.
-3. Fold of a group = hash(seed, its lowest uid) modulo `folds`; train one model per fold on all
-other folds.
+3. Fold of a group = another hash(seed, its lowest uid) modulo `folds`; train one model per fold on
+all other folds.
 4. A pair that is not in the sample belongs to the fold of the sampled pair with its image, else
 with its caption, else
    to a fold by its own hash.
@@ -106,7 +106,14 @@ def folds_of(
     lowest: dict[int, str] = {}
     for group, uid in sorted(zip(groups.tolist(), uids, strict=True), key=lambda pair: pair[1]):
         lowest.setdefault(group, uid)
-    return [int(draw(seed, lowest[g]) * folds) for g in groups.tolist()]
+    return [drawn_fold(seed, lowest[g], folds) for g in groups.tolist()]
+
+
+def drawn_fold(seed: int, uid: str, folds: int) -> int:
+    """A fold by the hash of (seed, uid); by another one than the sample, whose pairs have low
+    ones.
+    """
+    return int(draw(seed, f"fold {uid}") * folds)
 
 
 def _plain(caption: str) -> str:
@@ -175,7 +182,7 @@ def columns(data: Dataset, config: BootstrapScorer, key: str, part: int) -> dict
     for uid, sha256 in zip(samples["uid"], samples["sha256"], strict=True):
         alike = by_hash.get(sha256, by_caption.get(_plain(captions[uid] or "")))
         known = by_uid.get(uid, alike)
-        folds.append(int(draw(config.seed, uid) * config.folds) if known is None else known)
+        folds.append(drawn_fold(config.seed, uid, config.folds) if known is None else known)
     return {f"{config.name}__fold": folds}
 
 

@@ -7,8 +7,6 @@ share an edge; they share a centre, or their centres share an edge.
 
 from __future__ import annotations
 
-import json
-
 from curate import query
 from curate.dataset import Dataset
 
@@ -46,8 +44,7 @@ def standing_sql(data: Dataset) -> str:
 
     `decisions_dedup` keeps all others as well: they are out for an earlier reason.
     """
-    claim = f"{data.path}/decisions_dedup/_claim.json"
-    among = json.loads(data.fs.cat_file(claim)).get("among") if data.fs.exists(claim) else None
+    among = data.config_of("decisions_dedup").get("among")
     if among == "downloaded" or "decisions_quality" not in data.tables():
         return "SELECT uid, keep FROM decisions_dedup"
     quality = "SELECT uid FROM decisions_quality WHERE keep"

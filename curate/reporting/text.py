@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -62,11 +61,8 @@ def measured(value: str | None) -> str | None:
 
 def rules_of(data: Dataset) -> tuple[Rule, ...]:
     """The rules that `decisions_quality` was made with; () where it has not been made."""
-    path = f"{data.path}/decisions_quality/_claim.json"
-    if "decisions_quality" not in data.tables() or not data.fs.exists(path):
-        return ()
-    claimed = json.loads(data.fs.cat_file(path))
-    return Rules.model_validate({"rules": claimed.get("rules", ())}).rules
+    rules = data.config_of("decisions_quality").get("rules", ())
+    return Rules.model_validate({"rules": rules}).rules
 
 
 def rule_of(reason: str) -> str:

@@ -57,7 +57,7 @@ def test_compaction_changes_no_state(data: Dataset):
     version = data.at
     assert data.missing(claim, range(14)) == []
     assert Dataset(data.root).publish(claim) == version
-    data.write(claim, 6, rows(7))
+    data.write(claim, 6, rows(7), again=True)
     data.publish(claim)
     assert data.parts("decisions_quality")[6].generation == 1
     assert data.read("decisions_quality", 6).equals(rows(7))

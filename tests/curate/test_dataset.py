@@ -70,7 +70,7 @@ def test_a_part_of_an_older_generation_is_missing(data: Dataset):
     for part in (0, 1):
         data.write(claim, part, decisions(f"{part}"))
     data.publish(claim)
-    data.write(root, 1, decisions("1", "2"))
+    data.write(root, 1, decisions("1", "2"), again=True)
     data.publish(root)
     assert data.missing(claim) == [1]
     data.write(claim, 1, decisions("1", "2"))
@@ -93,7 +93,7 @@ def test_another_artifact_makes_every_part_missing(data: Dataset):
 def test_another_config_is_refused_and_named(data: Dataset):
     """The error says which field differs, from what to what, and how to start anew."""
     data.claim("samples", DownloadConfig())
-    with pytest.raises(ValueError, match=r"image_size: 256 -> 128.*curate drop .* samples"):
+    with pytest.raises(ValueError, match=r"image_size: 'its default' -> 128.*curate drop .* samples"):
         data.claim("samples", DownloadConfig(image_size=128))
     data.claim("samples", DownloadConfig(concurrency=3))
 
@@ -135,7 +135,7 @@ def test_two_writers_cannot_publish_the_same_version(data: Dataset):
 def test_old_versions_stay_readable(data: Dataset):
     """A version is a set of files that nobody changes."""
     root = first(data, 1)
-    data.write(root, 0, decisions("0", "9"))
+    data.write(root, 0, decisions("0", "9"), again=True)
     data.publish(root)
     assert Dataset(data.root, version=1).rows("decisions_quality") == 1
     assert Dataset(data.root, version=2).rows("decisions_quality") == 2
@@ -153,16 +153,67 @@ def test_appended_batches_stay_beside_each_other(data: Dataset):
     assert data.parts("decisions_quality")[0].inputs["artifact"] == "batch"
 
 
-def test_a_dropped_table_is_gone_and_can_be_made_anew(data: Dataset):
-    """`drop` removes claim, parts and name; unknown tables are an error that lists the known."""
-    first(data)
+def test_a_dropped_table_is_gone_and_made_anew_beside_the_old_parts(data: Dataset):
+    """Older versions keep what they name; the same config computes again; readers notice."""
+    root = first(data, 1)
     claim = derived(data)
     data.write(claim, 0, decisions("0"))
     data.publish(claim)
+    below = data.claim("decisions_select", Rules(), of=["decisions_dedup"])
+    data.write(below, 0, decisions("0"))
+    version = data.publish(below)
     data.drop("decisions_dedup")
-    assert data.tables() == ["decisions_quality"]
-    with pytest.raises(ValueError, match="no table 'nope'; it has decisions_quality"):
+    assert data.tables() == ["decisions_quality", "decisions_select"]
+    again = derived(data)
+    assert data.missing(again) == [0]
+    data.write(again, 0, decisions("other"))
+    data.publish(again)
+    assert data.read("decisions_dedup", 0)["uid"].to_pylist() == ["other"]
+    assert data.missing(below) == [0]
+    old = Dataset(data.root, version=version)
+    assert old.read("decisions_dedup", 0)["uid"].to_pylist() == ["0"]
+    assert data.missing(root, [0]) == []
+    with pytest.raises(ValueError, match="no table 'nope'; it has decisions_dedup"):
         data.drop("nope")
+    with pytest.raises(ValueError, match="urls is what everything else is made of"):
+        data.drop("urls")
+
+
+def test_a_part_that_is_there_is_not_written_twice(data: Dataset):
+    """A worker that died between writing and saying so has done its part."""
+    root = first(data, 1)
+    data.write(root, 0, decisions("0"))
+    assert storage.names(data.fs, f"{data.path}/decisions_quality")[:1] == ["00000000.g0.parquet"]
+    assert data.next_generation("decisions_quality", 0) == 1
+
+
+def test_a_table_that_may_lack_a_part_does_not_hold_others_up(data: Dataset):
+    """`also` records the generation where there is one, and its coming makes the part missing."""
+    root = first(data, 1)
+    claim = derived(data, also=["decisions_select"])
+    data.write(claim, 0, decisions("0"))
+    data.publish(claim)
+    assert data.missing(claim) == []
+    other = data.claim("decisions_select", Rules(), artifact="x", append=True)
+    data.write(other, 0, decisions("0"))
+    data.publish(other)
+    assert data.missing(claim) == [0]
+    assert data.missing(root, [0]) == []
+
+
+def test_a_version_knows_what_its_tables_were_made_with(data: Dataset):
+    """config_of follows the parts, not the last claim; retired tables are gone but for history."""
+    first(data, 1)
+    one = Rules.model_validate({"rules": [{"name": "a", "value": "x", "drop_below": 0.1}]})
+    claim = data.claim("decisions_dedup", one, of=["decisions_quality"], revisable=True)
+    data.write(claim, 0, decisions("0"))
+    data.publish(claim)
+    data.claim("decisions_dedup", Rules(), of=["decisions_quality"], revisable=True)
+    assert data.config_of("decisions_dedup")["rules"][0]["name"] == "a"
+    version = data.at
+    data.retire("decisions_dedup")
+    assert "decisions_dedup" not in data.tables()
+    assert "decisions_dedup" in Dataset(data.root, version=version).tables()
 
 
 def test_a_dataset_travels_to_workers(data: Dataset):
@@ -227,7 +278,7 @@ def test_the_fingerprint_follows_the_parts(data: Dataset):
     before = data.fingerprint(["decisions_quality"])
     derived(data)
     assert data.fingerprint(["decisions_quality"]) == before
-    data.write(root, 0, decisions("0", "1"))
+    data.write(root, 0, decisions("0", "1"), again=True)
     data.publish(root)
     assert data.fingerprint(["decisions_quality"]) != before
 

@@ -7,15 +7,18 @@ import tempfile
 from fractions import Fraction
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from curate.dataset import Dataset
 from curate.filter import filter_pairs, kept_count
 from curate.query import query
 from schemas.configs import Rule
 from tests.scored import pool, uid
+from tests.tiny import Row, add_table, samples_of, urls_of
 
 SCORE = "scores_s__clip_score"
 
@@ -130,3 +133,49 @@ def test_no_rules_keep_everything(tmp_path: Path):
     data = pool(str(tmp_path), {0: 0.1, 1: None})
     filter_pairs(data, [])
     assert reasons(data) == {uid(0): None, uid(1): None}
+
+
+def test_a_table_that_lacks_a_part_leaves_its_pairs_unknown(tmp_path: Path):
+    """Scores that came with one list only: the other list's pairs are out, not undecided."""
+    data = pool(str(tmp_path), {0: 0.9, 1: 0.9})
+    later = Row("http://h/new.jpg", "new")
+    add_table(data, "urls", {0: data.read("urls", 0), 1: urls_of([later])}, [])
+    add_table(data, "samples", {0: data.read("samples", 0), 1: samples_of([later])}, ["urls"])
+    filter_pairs(data, [rule(drop_below=0.1)])
+    assert reasons(data) == {uid(0): None, uid(1): None, later.uid: "unknown low"}
+
+
+def test_a_column_that_only_one_list_has_is_unknown_in_the_other(tmp_path: Path):
+    """Extra columns differ from batch to batch; a rule over one of them still runs."""
+    data = pool(str(tmp_path), {0: 0.9})
+    small, large = Row("http://h/s.jpg", "small"), Row("http://h/l.jpg", "large")
+    later = sorted([small, large], key=lambda r: r.uid)
+    widths = pa.array([10 if r is small else 500 for r in later], pa.int64())
+    second = urls_of(later).append_column("in_width", widths)
+    add_table(data, "urls", {0: data.read("urls", 0), 1: second}, [])
+    parts = {0: data.read("samples", 0), 1: samples_of(later)}
+    add_table(data, "samples", parts, ["urls"])
+    filter_pairs(data, [Rule(name="small", drop_if="urls__in_width < 100")])
+    assert reasons(data) == {uid(0): "unknown small", small.uid: "small", large.uid: None}
+
+
+def test_a_value_that_an_expression_cannot_take_costs_its_pair(tmp_path: Path):
+    """One caption that is no number is unknown; the others are judged."""
+    data = pool(str(tmp_path), {0: 0.9, 1: 0.9})
+    predicate = "CAST(replace(urls__caption, 'caption 0', '7') AS INTEGER) < 5 -- a comment"
+    filter_pairs(data, [Rule(name="odd", drop_if=predicate)])
+    assert reasons(data) == {uid(0): None, uid(1): "unknown odd"}
+
+
+def test_rules_may_have_any_name(tmp_path: Path):
+    """A rule called uid or value does not shadow a column."""
+    data = pool(str(tmp_path), {0: 0.1, 1: 0.9, 2: math.inf})
+    filter_pairs(data, [rule("uid", drop_below=0.5), rule("value", drop_above=math.inf)])
+    assert reasons(data) == {uid(0): "uid", uid(1): None, uid(2): None}
+
+
+@pytest.mark.parametrize("predicate", ["1 < (SELECT 2)", "count(*) OVER () > 1"])
+def test_a_predicate_is_said_of_one_row(predicate: str):
+    """What would look at other rows is refused when the recipe is read."""
+    with pytest.raises(ValidationError, match="rule 'far': drop_if is said of one row"):
+        Rule(name="far", drop_if=predicate)

@@ -190,5 +190,6 @@ def test_the_beginning_of_a_uid_is_enough_where_it_is_unique(tmp_path):
 
 def test_a_rule_that_is_not_known_any_more_still_shows_its_value(data):
     """Decisions outlive the recipe: the value stands alone."""
-    data.fs.rm(f"{data.path}/decisions_quality/_claim.json")
+    for path in data.fs.glob(f"{data.path}/decisions_quality/_config.*.json"):
+        data.fs.rm(path)
     assert verdict(data, BAD) == "out: dropped by quality rule low_clip (value = 0.21)"

@@ -35,6 +35,7 @@ def test_the_flow_is_short_and_holds_no_logic():
     assert calls == [*recaptioned, "ablate"]
 
 
+@pytest.mark.slow  # Prefect's temporary server takes its time
 def test_the_flow_runs_without_a_server(whole: Whole, untrained: Dataset, tmp_path: Path):
     """`curate run` starts what it needs, prints the funnel, and makes what the stages make."""
     root = tmp_path / "set"

@@ -7,16 +7,16 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from curate.dataset import Dataset
 from curate.fits import bootstrap
-from curate.fits.bootstrap import folds_of
+from curate.fits.bootstrap import drawn_fold, folds_of
 from curate.score import score
 from models.bootstrap import fold_of
 from schemas.configs import BootstrapScorer
-from schemas.tables import draw, uid_of
+from schemas.tables import uid_of
 from tests.gallery import shape
 from tests.stored import BROKEN, SMALL, Stored, add_pairs, discs, parts_of, stored
 from tests.tiny import whole
@@ -42,7 +42,7 @@ def lowest_of_groups(uids: Sequence[str], pairs: Sequence[tuple[str, str]]) -> l
     return lowest
 
 
-# ------------------------------------------------------------------------------ who is in which fold
+# --------------------------------------------------------------------------- who is in which fold
 
 
 @given(pairs=PAIRS, folds=st.integers(2, 5), seed=st.integers(0, 9))
@@ -51,7 +51,7 @@ def test_pairs_that_share_an_image_or_a_caption_share_their_fold(pairs, folds, s
     uids = uids_of(len(pairs))
     found = folds_of(uids, [p[0] for p in pairs], [p[1] for p in pairs], folds, seed)
     lowest = lowest_of_groups(uids, pairs)
-    assert found == [int(draw(seed, uid) * folds) for uid in lowest]
+    assert found == [drawn_fold(seed, uid, folds) for uid in lowest]
 
 
 @given(pairs=PAIRS, order=st.randoms(use_true_random=False))
@@ -144,7 +144,7 @@ def test_copies_are_held_out_together(tmp_path: Path):
     assert set(fold.values()) == {0, 1}
 
 
-# ------------------------------------------------------------------------------ pools it cannot learn
+# ---------------------------------------------------------------------------- pools it cannot learn
 
 
 @pytest.mark.parametrize(
@@ -199,8 +199,8 @@ def test_a_second_batch_is_scored_by_the_old_or_by_new_models(tmp_path: Path, re
 
 
 def test_a_pair_outside_the_sample_goes_with_its_copy(tmp_path: Path):
-    """By its image, else by its caption, else by its own draw: all pairs are scored."""
-    config = SMALL.model_copy(update={"max_pairs": 10})
+    """By its image, else by its caption, else by its own draw; a sample is in all folds alike."""
+    config = SMALL.model_copy(update={"max_pairs": 30})
     originals = discs(40)
     by_image = [Stored(f"{p.url}?i", f"the image of {p.url}", p.image) for p in originals]
     by_text = [
@@ -212,22 +212,23 @@ def test_a_pair_outside_the_sample_goes_with_its_copy(tmp_path: Path):
     )
     folder = fitted(data, config)
     sampled = plan(folder)
-    assert len(sampled) == 10
+    assert len(sampled) == 30
+    assert set(sampled.values()) == {0, 1}
     found: dict[str, int] = {}
     for part in data.parts("samples"):
         uids = data.read("samples", part)["uid"].to_pylist()
         columns = bootstrap.columns(data, config, folder.name, part)
         found |= dict(zip(uids, columns["bootstrap__fold"], strict=True))
-    followed = 0
-    for original, image, text in zip(originals, by_image, by_text, strict=True):
-        group = (original.uid, image.uid, text.uid)
-        seen = {sampled[uid] for uid in group if uid in sampled}
-        for uid in group:
-            if uid in sampled:
-                assert found[uid] == sampled[uid]
-            elif not seen:
-                assert found[uid] == int(draw(0, uid) * 2)
-        if original.uid in sampled:
-            followed += 1
-            assert found[image.uid] == found[text.uid] == sampled[original.uid]
-    assert followed
+    assert {uid: found[uid] for uid in sampled} == sampled
+    followed = [p for p in zip(originals, by_image, by_text, strict=True) if p[0].uid in sampled]
+    assert len(followed) > 3
+    for original, image, text in followed:
+        assert found[image.uid] == found[text.uid] == sampled[original.uid]
+    alone = [
+        p
+        for p in zip(originals, by_image, by_text, strict=True)
+        if not any(x.uid in sampled for x in p)
+    ]
+    assert len(alone) > 3
+    for pair in (pair for group in alone for pair in group):
+        assert found[pair.uid] == drawn_fold(0, pair.uid, 2)

@@ -5,51 +5,12 @@ import torch
 import models
 from models.captioners.sampling import GumbelSampling, seed_of
 from schemas.configs import HfCaptioner
-
-WORDS = ["a", "picture", "of", "red", "blue", "dog", "cat", "tree", "hill", "sky", "on", "two"]
+from tests.blip import WORDS, tiny_blip
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A tiny untrained BLIP with a WordPiece tokenizer, as `save_pretrained` writes them."""
-    from transformers import (
-        BertTokenizer,
-        BlipConfig,
-        BlipForConditionalGeneration,
-        BlipImageProcessor,
-        BlipProcessor,
-    )
-
-    path = tmp_path_factory.mktemp("blip")
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[DEC]"]
-    (path / "vocab.txt").write_text("\n".join(special + WORDS) + "\n")
-    tokenizer = BertTokenizer(vocab=str(path / "vocab.txt"), bos_token="[DEC]")
-    ids = {name: tokenizer.convert_tokens_to_ids(name) for name in special}
-    sizes = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1}
-    config = BlipConfig(
-        text_config={
-            **sizes,
-            "vocab_size": len(tokenizer),
-            "encoder_hidden_size": 32,
-            "num_attention_heads": 2,
-            "max_position_embeddings": 40,
-            "bos_token_id": ids["[DEC]"],
-            "eos_token_id": ids["[SEP]"],
-            "sep_token_id": ids["[SEP]"],
-            "pad_token_id": ids["[PAD]"],
-        },
-        vision_config={**sizes, "num_attention_heads": 2, "image_size": 32, "patch_size": 16},
-        projection_dim=16,
-    )
-    torch.manual_seed(0)
-    model = BlipForConditionalGeneration(config)
-    with torch.no_grad():  # so that captions depend on the image from the first word on
-        for parameter in model.parameters():
-            parameter.mul_(4)
-    model.save_pretrained(path)
-    images = BlipImageProcessor(size={"height": 32, "width": 32})
-    BlipProcessor(image_processor=images, tokenizer=tokenizer).save_pretrained(path)
-    return path
+    return tiny_blip(tmp_path_factory.mktemp("blip"))
 
 
 @pytest.fixture
