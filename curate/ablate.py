@@ -22,7 +22,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curate import storage
-from curate.dataset import Claim, Dataset, digest
+from curate.claims import Claim, digest
+from curate.dataset import Dataset
 from curate.engine import Stats, Work, run_parts
 from curate.train import fit, identity
 from curate.trainers.vocabulary import learn_from_pool

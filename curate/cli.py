@@ -90,8 +90,12 @@ def run(
     from curate.funnel import funnel, funnel_table
     from flows.curation import curation
 
-    curation(config)
+    metrics = curation(config)
     print(funnel_table(funnel(Dataset(config.root))))
+    if metrics is not None:
+        from curate.ablate import summary
+
+        print(f"\n{summary(metrics)}")
 
 
 @app.command()
@@ -160,6 +164,8 @@ def report(
     from curate.dataset import existing
     from curate.report import report as write
 
+    if out is None and "://" in root:
+        raise ValueError(f"{root} is no local folder: say where the page goes with --out")
     print(write(existing(root, version), out or Path(root) / "report.html"))
 
 
@@ -184,15 +190,13 @@ def drop(root: Root, table: Annotated[str, typer.Argument(help="Table to make an
 
 
 def _recipe(path: Path, root: str | None, workers: int | None) -> Any:
-    from schemas.configs import load_config
+    from schemas.configs import Workers, load_config
 
-    overrides: dict[str, Any] = {} if root is None else {"root": root}
-    config = load_config(path, overrides)
+    config = load_config(path, {} if root is None else {"root": root})
     if workers is None:
         return config
-    return config.model_copy(
-        update={"workers": config.workers.model_copy(update={"count": workers})}
-    )
+    changed = Workers.model_validate(config.workers.model_dump() | {"count": workers})
+    return config.model_copy(update={"workers": changed})
 
 
 def main() -> None:
@@ -204,8 +208,8 @@ def main() -> None:
         logging.getLogger(package).setLevel(logging.INFO)
     try:
         app(standalone_mode=True)
-    except ValueError as error:
-        print(f"curate: {error}", file=sys.stderr)
+    except ValueError as error:  # pydantic's too
+        print(f"curate: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
 
 

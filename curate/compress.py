@@ -20,7 +20,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curate.captions import caption_tables, captions_of
-from curate.dataset import Claim, Dataset, digest
+from curate.claims import Claim, digest
+from curate.dataset import Dataset
 from curate.engine import Stats, Work, run_parts, workers_for
 from curate.selectors import SELECTORS
 from curate.selectors.pool import STAGES, Pool, pool_sql, tables_of
@@ -44,6 +45,8 @@ def compress(
     ValueError where there is no `samples`, or for a `like`, `by` or `embeddings` that is not there.
     """
     data.parts("samples")
+    if not selectors:
+        data.retire("decisions_select")  # of an earlier recipe: now every survivor is in
     workers = workers_for(data.rows("samples"), workers)
     for at, config in enumerate(selectors):
         _check_like(data, selectors, at)

@@ -13,7 +13,6 @@ or another artifact counts as missing.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -25,36 +24,12 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curate import storage, versions
+from curate import claims, storage, versions
+from curate.claims import Claim, digest
 from curate.compaction import compact
 from curate.versions import PART_FILE, Part, Tables
 from schemas.configs import Config
 from schemas.tables import schema_of
-
-ANEW = "_anew"  # in a claim: how often its table was dropped
-
-
-def digest(value: object) -> str:
-    """A short, stable hash of anything JSON can hold."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A stage's right to write a table.
-
-    of: tables whose part p is what part p of this one is made of; () where parts are numbered
-    otherwise. also: such tables that need not have the part. artifact: hash of the fitted state,
-    or of the state of the pool, that all parts depend on. append: parts of other artifacts stay in
-    the version (ingest batches, training runs).
-    """
-
-    table: str
-    config: str
-    of: tuple[str, ...] = ()
-    also: tuple[str, ...] = ()
-    artifact: str = ""
-    append: bool = False
 
 
 @dataclass
@@ -101,14 +76,14 @@ class Dataset:
         self._tables: Tables = versions.load(self.fs, self.path, self.at) if self.at else {}
         self._footers.clear()
 
-    def publish(self, *claims: Claim) -> int:
+    def publish(self, *done: Claim) -> int:
         """Make the claims' whole parts the ones that everybody reads; returns the version.
 
         Nothing is published when nothing has changed. Raises ValueError where another run has
         published meanwhile.
         """
         tables = self._tables | {
-            c.table: compact(self.fs, f"{self.path}/{c.table}", self._current(c)) for c in claims
+            c.table: compact(self.fs, f"{self.path}/{c.table}", self._current(c)) for c in done
         }
         if tables != self._tables:
             versions.publish(self.fs, self.path, self.at + 1, tables)
@@ -131,11 +106,8 @@ class Dataset:
         """
         if table in ("urls", "sightings"):
             raise ValueError(f"{table} is what everything else is made of: start another dataset")
-        path = f"{self.path}/{table}/_claim.json"
-        if not self.fs.exists(path):
+        if not claims.release(self.fs, f"{self.path}/{table}"):
             raise ValueError(f"{self.root} has no table {table!r}; it has {self._have()}")
-        times = json.loads(self.fs.cat_file(path)).get(ANEW, 0) + 1
-        storage.replace(self.fs, path, json.dumps({ANEW: times}).encode())
         self.retire(table)
 
     # -------------------------------------------------------------------------------- claims
@@ -157,38 +129,14 @@ class Dataset:
         differs, unless the table is revisable: decisions cost seconds, so a changed rule simply
         makes the next generation.
         """
-        wanted = json.loads(json.dumps(config.claimed()))  # tuples as the lists they become
-        path = f"{self.path}/{table}/_claim.json"
-        found = json.loads(self.fs.cat_file(path)) if self.fs.exists(path) else {}
-        anew = {ANEW: found.pop(ANEW)} if ANEW in found else {}
-        if found and not revisable:
-            self._refuse_another(table, wanted, found)
-        key = digest(wanted | anew)
-        storage.replace(self.fs, path, json.dumps(wanted | anew, sort_keys=True, indent=1).encode())
-        storage.replace(self.fs, self._config_path(table, key), json.dumps(wanted).encode())
+        folder = f"{self.path}/{table}"
+        key = claims.stake(self.fs, folder, config, revisable=revisable)
         return Claim(table, key, tuple(of), tuple(also), artifact, append)
-
-    def _config_path(self, table: str, key: str) -> str:
-        return f"{self.path}/{table}/_config.{key}.json"
 
     def config_of(self, table: str) -> dict[str, Any]:
         """What this version's parts of a table were made with; {} where there is no such table."""
         keys = {str(p.inputs.get("config")) for p in self._tables.get(table, {}).values()}
-        paths = [self._config_path(table, key) for key in sorted(keys)]
-        known = [json.loads(self.fs.cat_file(p)) for p in paths if self.fs.exists(p)]
-        return known[-1] if known else {}
-
-    def _refuse_another(self, table: str, wanted: dict[str, Any], found: dict[str, Any]) -> None:
-        changed = [k for k in sorted(wanted | found) if wanted.get(k) != found.get(k)]
-        if changed:
-            unset = "its default"
-            changes = ", ".join(
-                f"{k}: {found.get(k, unset)!r} -> {wanted.get(k, unset)!r}" for k in changed
-            )
-            raise ValueError(
-                f"table {table!r} of {self.root} was made with another config ({changes}); give the"
-                f" unit another `name`, or start anew with `curate drop {self.root} {table}`"
-            )
+        return claims.config_of(self.fs, f"{self.path}/{table}", sorted(keys))
 
     def inputs(self, claim: Claim, part: int) -> dict[str, Any]:
         """What a part of the claimed table has to be computed from, at this version."""
@@ -208,13 +156,13 @@ class Dataset:
         return max((str(p.inputs.get("artifact", "")) for p in parts), default="")
 
     def missing(
-        self, claims: Claim | Iterable[Claim], parts: Iterable[int] | None = None
+        self, wanted_by: Claim | Iterable[Claim], parts: Iterable[int] | None = None
     ) -> list[int]:
         """Part numbers that at least one of the claims has no valid part for.
 
         parts: the numbers that have to be there; None: those of the tables the claims are `of`.
         """
-        some = [claims] if isinstance(claims, Claim) else list(claims)
+        some = [wanted_by] if isinstance(wanted_by, Claim) else list(wanted_by)
         wanted = set(parts) if parts is not None else {p for c in some for p in self._aligned(c)}
         have = [set(self._current(c)) for c in some]
         return sorted(p for p in wanted if not all(p in h for h in have))

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from curate.dataset import Claim, Dataset, digest
+from curate.claims import Claim, digest
+from curate.dataset import Dataset
 from curate.duplicates import FINDERS
 from curate.duplicates.search import Search
 from curate.engine import Stats, Work, run_parts, workers_for
@@ -34,8 +35,10 @@ log = logging.getLogger(__name__)
 Indices = np.ndarray[Any, np.dtype[np.int64]]
 
 
-def dedup(data: Dataset, config: DedupConfig, workers: Workers | int = 0) -> None:
+def dedup(data: Dataset, config: DedupConfig | None, workers: Workers | int = 0) -> None:
     """Find duplicates among the downloaded pairs and decide which of them stay.
+
+    config: None takes back what dedup decided in earlier versions.
 
     decisions_dedup has a row for every pair of `samples`. A pair that takes no part (not
     downloaded, or dropped by quality with `among: survivors`) gets keep = true: it is out for an
@@ -44,6 +47,9 @@ def dedup(data: Dataset, config: DedupConfig, workers: Workers | int = 0) -> Non
     where there is no `samples`, or where `keep_by` is no number over one row of `pairs`.
     """
     data.parts("samples")
+    if config is None:
+        data.retire(*(t for t in data.tables() if t.startswith(("duplicates_", "decisions_dedup"))))
+        return
     finders = sorted(config.finders, key=lambda f: list(FINDERS).index(f.kind))
     _check(data, config)
     for finder in finders:

@@ -24,7 +24,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curate import storage, tars
-from curate.dataset import Claim, Dataset
+from curate.claims import Claim
+from curate.dataset import Dataset
 from curate.engine import run_parts
 from curate.fetch import Fetched, fetch_all
 from curate.resize import Picture, Pictures
@@ -83,6 +84,8 @@ def _builder(
 
 
 def _first(data: Dataset, claim: Claim, downloader: ShardDownloader, part: int) -> dict[str, float]:
+    if data.has(claim, part):  # by a worker that died before it could say so
+        return {}
     with tempfile.TemporaryFile() as tar:
         samples, stats = downloader(data.read("urls", part), tar)
         data.write(claim, part, _placed(data, part, samples, stats, tar))
@@ -102,7 +105,7 @@ def _retry(
         samples, stats = downloader(rows, tar)
         if stats["successes"]:
             placed = _placed(data, part, samples, stats, tar)
-            data.write(claim, part, merge_generations(old, placed))
+            data.write(claim, part, merge_generations(old, placed), again=True)
     return _counts(stats)
 
 

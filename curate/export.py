@@ -28,7 +28,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curate import storage, tars
-from curate.dataset import Dataset, digest
+from curate.claims import digest
+from curate.dataset import Dataset
 from curate.engine import Stats, Work, run_parts
 from curate.query import connect, draw_sql, quote
 from curate.shards import read_bytes

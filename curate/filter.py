@@ -16,7 +16,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from curate.dataset import Claim, Dataset, digest
+from curate.claims import Claim, digest
+from curate.dataset import Dataset
 from curate.engine import Stats, Work, run_parts, workers_for
 from curate.query import (
     columns_of,

@@ -37,7 +37,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curate import sources
-from curate.dataset import Claim, Dataset, digest
+from curate.claims import Claim, digest
+from curate.dataset import Dataset
 from curate.placement import ORIGIN, distinct, in_parts, known_before
 from curate.progress import progress
 from curate.sources.columns import SCORE, Kinds

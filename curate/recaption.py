@@ -14,7 +14,8 @@ from typing import Any
 import pyarrow as pa
 
 import models
-from curate.dataset import Claim, Dataset, digest
+from curate.claims import Claim, digest
+from curate.dataset import Dataset
 from curate.engine import Stats, Work, run_parts
 from curate.shards import batches
 from models.base import Batch, Captioner
@@ -36,9 +37,7 @@ def recaption(
         *(t for t in ("decisions_quality", "rules_failed") if t in data.tables()),
     ]
     for config in configs:
-        claim = data.claim(
-            f"captions_{config.name}", config, of=of, artifact=digest(sorted(hopeless))
-        )
+        claim = data.claim(f"captions_{config.name}", config, of=of)
 
         def build(config: CaptionerConfig = config, claim: Claim = claim) -> Work:
             captioner = models.captioner(config)
@@ -56,24 +55,37 @@ def _caption_part(
     captioner: Captioner,
     hopeless: set[str],
 ) -> Stats:
-    out: list[pa.Table] = [CAPTIONS.empty_table()]
-    for batch in batches(
-        data, part, keep=_worthwhile(data, part, hopeless), size=config.batch_size
-    ):
+    wanted = _worthwhile(data, part, hopeless)
+    known = _known(data, claim, part, wanted)
+    todo = wanted - set(known["uid"].to_pylist())
+    uids = data.read("samples", part, ["uid"])["uid"].to_pylist()
+    out = [known]
+    for batch in batches(data, part, keep=[u in todo for u in uids], size=config.batch_size):
         out.append(to_rows(batch, *captioner(batch), config))
     rows = pa.concat_tables(out).sort_by([("uid", "ascending"), ("caption_id", "ascending")])
     data.write(claim, part, rows)
-    return {"rows": rows.num_rows}
+    return {"rows": len(todo)}
 
 
-def _worthwhile(data: Dataset, part: int, hopeless: set[str]) -> list[bool]:
-    """By row of samples: whether a caption would help the pair."""
-    uids = data.read("samples", part, ["uid"])["uid"].to_pylist()
+def _known(data: Dataset, claim: Claim, part: int, wanted: set[str]) -> pa.Table:
+    """What this captioner has said before of pairs of this part: a new rule costs no inference."""
+    rows = data.previous(claim, part)
+    if rows is None:
+        return CAPTIONS.empty_table()
+    kept = [u in wanted for u in rows["uid"].to_pylist()]
+    return rows.filter(pa.array(kept, pa.bool_())).replace_schema_metadata(None).cast(CAPTIONS)
+
+
+def _worthwhile(data: Dataset, part: int, hopeless: set[str]) -> set[str]:
+    """The uids of a part whose pair a caption would help."""
+    samples = data.read("samples", part, ["uid", "status"]).to_pydict()
+    pairs = zip(samples["uid"], samples["status"], strict=True)
+    downloaded = {u for u, status in pairs if status == "success"}
     if "rules_failed" not in data.tables():
-        return [True] * len(uids)
+        return downloaded
     failed = data.read("rules_failed", part, ["uid", "rule"]).to_pydict()
-    out = {u for u, rule in zip(failed["uid"], failed["rule"], strict=True) if rule in hopeless}
-    return [u not in out for u in uids]
+    pairs = zip(failed["uid"], failed["rule"], strict=True)
+    return downloaded - {u for u, rule in pairs if rule in hopeless}
 
 
 def to_rows(

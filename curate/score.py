@@ -15,7 +15,8 @@ import numpy as np
 import pyarrow as pa
 
 import models
-from curate.dataset import Claim, Dataset
+from curate.claims import Claim
+from curate.dataset import Dataset
 from curate.engine import Stats, Work, run_parts
 from curate.fits import FITS
 from curate.shards import batches

@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from curate.dataset import digest
+from curate.claims import digest
 from curate.progress import progress
 from curate.trainers.clip import ClipTraining
 from curate.trainers.pool import Pool

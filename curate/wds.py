@@ -14,7 +14,7 @@ from typing import Any
 
 import fsspec
 
-from curate.dataset import digest
+from curate.claims import digest
 from curate.storage import names
 
 IMAGES = ("jpg", "png", "jpeg", "webp")  # open_clip's, in its order

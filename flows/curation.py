@@ -1,13 +1,13 @@
 """Curation: the way of the data, one line per stage. Read this file first.
 
 With no server configured the flow runs by itself; with PREFECT_API_URL set the same run shows up
-there, and
-`curation.serve(...)` or a deployment schedules it. What is done is what the dataset holds: Prefect
-caches nothing,
-and a run that was killed goes on where it stopped.
+there, and a deployment schedules it. What is done is what the dataset holds: Prefect caches
+nothing, and a run that was killed goes on where it stopped.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
@@ -38,8 +38,8 @@ step = task(
 
 
 @flow(name="curation", validate_parameters=False)
-def curation(config: CurationConfig) -> None:
-    """Everything from a list of URLs to a table of training results."""
+def curation(config: CurationConfig) -> Any:
+    """Everything from a list of URLs to a table of training results, which is returned."""
     data, workers = Dataset(config.root), config.workers
     for source in config.ingest:
         step(ingest)(data, source)  # a list -> urls, sightings
@@ -49,11 +49,11 @@ def curation(config: CurationConfig) -> None:
     if config.captioners:
         step(recaption)(data, config.captioners, config.rules, workers)  # survivors -> captions_*
         step(score_captions)(data, config.scorers, config.captioners, workers)  # -> their scores
-    if config.dedup:
-        step(dedup)(data, config.dedup, workers)  # samples -> duplicates_*, decisions_dedup
+    step(dedup)(data, config.dedup, workers)  # samples -> duplicates_*, decisions_dedup
     step(compress)(data, config.selectors, config.choose, workers)  # survivors -> subset_*
     shards = {e.subset: step(export)(data, e, workers) for e in config.exports}  # -> shards
+    show_funnel(data)
     if config.trainer and config.ablate:
         runs = (config.trainer, config.ablate, config.evaluations)
-        _ = step(ablate)(data, *runs, shards, workers)  # shards -> checkpoints -> metrics
-    show_funnel(data)
+        return step(ablate)(data, *runs, shards, workers)  # shards -> checkpoints -> metrics
+    return None

@@ -62,10 +62,10 @@ def run_demo(
     )
     config = recipe(out, pool, size, seed, workers, train_seeds)
     with serve(out / "pool", host=HOST, port=int(url.rsplit(":", 1)[1])) as web:
-        curation(config)
+        metrics = curation(config)
     data = Dataset(config.root)
     page = report(data, out / "report.html", recipe=config)
-    return text(out, data, pool, web.forbidden_hits, page)
+    return text(out, data, pool, web.forbidden_hits, summary(metrics, "random"), page)
 
 
 def refuse_another(made: Path, seed: int, size: Size) -> None:
@@ -116,7 +116,9 @@ def seeded(units: list[dict[str, Any]], seed: int) -> None:
             unit["seed"] = seed
 
 
-def text(out: Path, data: Dataset, pool: PoolSummary, forbidden: int, page: Path) -> str:
+def text(
+    out: Path, data: Dataset, pool: PoolSummary, forbidden: int, results: str, page: Path
+) -> str:
     """What the demo ends by printing."""
     dropped = query(data, "SELECT uid FROM decisions WHERE NOT keep ORDER BY uid LIMIT 1")
     sql = "SELECT reason, count(*) AS pairs FROM decisions GROUP BY 1 ORDER BY 2 DESC"
@@ -126,7 +128,7 @@ def text(out: Path, data: Dataset, pool: PoolSummary, forbidden: int, page: Path
         f"requests that reached the forbidden address: {forbidden}",
         "held-out retrieval at equal samples seen, in %: the pool as it came (full), as many pairs"
         "\ndrawn blindly (random), and curated",
-        summary(query(data, "SELECT * FROM metrics"), "random"),
+        results,
         f"dataset  {data.root}\nreport   {page}\n"
         f"shards   {out / 'dataset' / 'exports' / 'curated'}",
         f'try next:\n  uv run curate query {data.root} "{sql}"\n'

@@ -262,6 +262,30 @@ class CurationConfig(Config):
                 )
         return self
 
+    @model_validator(mode="after")
+    def _references_are_there(self) -> Self:
+        """A name that nothing has is found before days of download, not after them."""
+        scorers = [s.name for s in self.scorers if s.kind in ("clip", "bootstrap")]
+        subsets = [s.name for s in self.selectors]
+        exported = [e.subset for e in self.exports]
+        _among("exports.subset", exported, subsets, "selectors")
+        if self.choose.by is not None:
+            _among("choose.by", [self.choose.by], scorers, "alignment scorers")
+        if self.ablate is not None:
+            _among("ablate.subsets", list(self.ablate.subsets), exported, "exports")
+        if (self.trainer is None) != (self.ablate is None):
+            raise ValueError("`trainer` says how to train and `ablate` on what: give both or none")
+        targets = [e.out or e.subset for e in self.exports]
+        if len(set(targets)) < len(targets):
+            raise ValueError(f"two exports go to one place: {', '.join(sorted(targets))}")
+        return self
+
+
+def _among(field: str, wanted: list[str], known: list[str], what: str) -> None:
+    if missing := [name for name in wanted if name not in known]:
+        has = ", ".join(known) or "none"
+        raise ValueError(f"{field}: {missing[0]!r} is not among the {what}: {has}")
+
 
 def load_config(path: str | Path, overrides: dict[str, Any] | None = None) -> CurationConfig:
     """Read a recipe. Raises ValueError with the file, the field and what was found there."""

@@ -85,7 +85,7 @@ def add_table(data: Dataset, name: str, tables: Mapping[int, pa.Table], of: Sequ
     """Write and publish a table, part by part."""
     claim = data.claim(name, Made(name=name), of=of, revisable=True)
     for part, table in tables.items():
-        data.write(claim, part, table)
+        data.write(claim, part, table, again=True)
     data.publish(claim)
 
 

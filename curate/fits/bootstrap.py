@@ -21,7 +21,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curate.dataset import Dataset, digest
+from curate.claims import digest
+from curate.dataset import Dataset
 from curate.engine import Stats, Work, run_parts
 from curate.progress import progress
 from curate.query import connect, select

@@ -13,7 +13,8 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from curate.dataset import Dataset, digest
+from curate.claims import digest
+from curate.dataset import Dataset
 from curate.query import connect, literal, with_part_sql
 from schemas.configs import TextStatsScorer, Workers
 

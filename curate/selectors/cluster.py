@@ -21,7 +21,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curate.dataset import Claim, Dataset, digest
+from curate.claims import Claim, digest
+from curate.dataset import Dataset
 from curate.engine import Stats, Work, run_parts
 from curate.selectors.kmeans import Matrix, fit_centroids, nearest, unit_rows
 from curate.selectors.pool import Pool, ranked

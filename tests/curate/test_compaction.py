@@ -8,7 +8,8 @@ import pyarrow as pa
 import pytest
 
 from curate import compaction
-from curate.dataset import Claim, Dataset
+from curate.claims import Claim
+from curate.dataset import Dataset
 from curate.query import query
 from schemas.configs import Rules
 from schemas.tables import DECISIONS

@@ -10,7 +10,8 @@ import pyarrow as pa
 import pytest
 
 from curate import storage
-from curate.dataset import Claim, Dataset, digest, existing
+from curate.claims import Claim, digest
+from curate.dataset import Dataset, existing
 from schemas.configs import DownloadConfig, Rules
 
 
@@ -93,7 +94,9 @@ def test_another_artifact_makes_every_part_missing(data: Dataset):
 def test_another_config_is_refused_and_named(data: Dataset):
     """The error says which field differs, from what to what, and how to start anew."""
     data.claim("samples", DownloadConfig())
-    with pytest.raises(ValueError, match=r"image_size: 'its default' -> 128.*curate drop .* samples"):
+    with pytest.raises(
+        ValueError, match=r"image_size: 'its default' -> 128.*curate drop .* samples"
+    ):
         data.claim("samples", DownloadConfig(image_size=128))
     data.claim("samples", DownloadConfig(concurrency=3))
 

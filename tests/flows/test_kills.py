@@ -18,7 +18,7 @@ from curate.engine import start as start_ray
 from curate.score import score
 from schemas.configs import Workers
 from tests.flows.conftest import Whole
-from tests.flows.contents import assert_equal_but_for_rounding, contents, different
+from tests.flows.contents import ROUNDED, assert_equal_but_for_rounding, contents, different
 from tests.flows.killing import finish, kill_when, start, written
 from tests.flows.small_web import run_all, write_recipe
 
@@ -137,3 +137,5 @@ def test_two_workers_write_what_none_writes_though_one_is_killed(whole: Whole, t
     assert killed
     data = run_all(whole.recipe(root, workers=2))
     assert_equal_but_for_rounding(data, whole.data)
+    others = different(contents(data), contents(whole.data))
+    assert [name for name in others if not name.startswith(ROUNDED)] == []

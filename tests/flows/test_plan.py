@@ -78,7 +78,7 @@ def test_the_plan_of_a_small_recipe(tmp_path: Path):
         "score clip: ViT-B-16 openai 2.1 MB",
         "filter top 12.0 kB",
         "compress random (random) 12.0 kB",
-        "export random -> exports/ 670.0 kB",
+        "export random -> exports/ 750.0 kB",
         "-" * 79,
     ]
     assert lines[-1].startswith("workers   2 to 8 Ray actors, 1 CPU and 1 GPU each where")
@@ -154,7 +154,7 @@ def test_subsets_and_shards_are_as_large_as_the_selection(selector, rows):
     ],
 )
 def test_only_fractions_bound_what_the_rules_keep(rules, kept):
-    """A threshold may keep all; fractions of survivors multiply, of those of the pool one counts."""
+    """A threshold may keep all; fractions of survivors multiply, of the pool one counts."""
     assert subset_rows(recipe(rules=rules, selectors=(AllSelector(),)), 1000) == {"all": kept}
 
 

@@ -86,3 +86,31 @@ def test_explain_is_one_line():
     assert "image_size" in text
     assert "found 0" in text
     assert "retries" in text
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ({"exports": [{"subset": "nope"}]}, "exports.subset: 'nope' is not among the selectors"),
+        ({"choose": {"use": "best", "by": "text_stats"}}, "not among the alignment scorers"),
+        ({"trainer": {"kind": "clip"}}, "give both or none"),
+        (
+            {"selectors": [{"kind": "all"}], "exports": [{"subset": "all"}, {"subset": "all"}]},
+            "two exports go to one place",
+        ),
+        (
+            {"trainer": {}, "ablate": {"subsets": ["zzz"]}},
+            "ablate.subsets: 'zzz' is not among the exports",
+        ),
+    ],
+)
+def test_names_that_nothing_has_are_found_when_the_recipe_is_read(parts: dict, message: str):
+    """Before any stage runs, with what there is to choose from."""
+    with pytest.raises(ValidationError, match=message):
+        CurationConfig.model_validate({"root": "x"} | parts)
+
+
+def test_a_new_knob_at_its_default_refuses_no_dataset():
+    """A claim holds what was chosen, and always which unit it is."""
+    assert DownloadConfig().claimed() == {"version": DownloadConfig.version}
+    assert RandomSelector(count=3).claimed()["kind"] == "random"

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from curate.dataset import Dataset
 from curate.fits import counts
 from schemas.configs import TextStatsScorer
-from tests.tiny import Row, tiny_dataset, whole
+from tests.gallery import shape
+from tests.stored import Stored, add_pairs, discs, stored
+from tests.tiny import Row, tiny_dataset
 
 CONFIG = TextStatsScorer()
 # the same words with other case, other white space around them, and none at all
@@ -78,12 +80,11 @@ def test_each_part_has_its_own_file(tmp_path: Path):
 
 def test_counts_are_made_once_per_state_of_the_pool(tmp_path: Path):
     """A second call counts nothing; more pairs are another state and another artifact."""
-    data = tiny_dataset(tmp_path, [Row("http://a/1"), Row("http://a/2")])
+    data = stored(tmp_path, discs(5))
     key = counts.fit(data, CONFIG)
     done = Path(data.path, "_artifacts/text_stats", key, "_done").stat().st_mtime_ns
     assert counts.fit(Dataset(str(tmp_path)), CONFIG) == key
     assert Path(data.path, "_artifacts/text_stats", key, "_done").stat().st_mtime_ns == done
-    more = tiny_dataset(tmp_path, [Row("http://a/1"), Row("http://a/2"), Row("http://a/3")])
-    assert counts.fit(more, CONFIG) != key
-    assert [row["uid"] for row in whole(more, "samples")] == sorted(counted(more))
-    assert set(counted(more).values()) == {(3, 1)}
+    add_pairs(data, {2: [Stored("http://b/1", "a disc, number 3", shape(77))]})
+    assert counts.fit(data, CONFIG) != key
+    assert sorted(counted(data).values()) == [(1, 1)] * 4 + [(2, 1)] * 2
