@@ -17,6 +17,7 @@ from curate.filter import filter_pairs
 from curate.query import query
 from curate.recaption import recaption
 from curate.score import score, score_captions
+from models.captioners.hf import Hf
 from schemas.configs import (
     AllSelector,
     ChooseCaption,
@@ -162,14 +163,28 @@ def test_another_prompt_under_the_same_name_is_refused(captioned: Dataset, blip:
         recaption(captioned, [config], RULES)
 
 
-def test_other_faults_are_other_captions(tmp_path: Path, blip: HfCaptioner):
-    """When a rule's fault moves to the pair, its pairs are captioned in the next generation."""
+def test_changed_rules_cost_inference_for_new_pairs_alone(
+    tmp_path: Path, blip: HfCaptioner, monkeypatch
+):
+    """A rule whose fault moves to the pair brings its pairs in, one that is added takes some out;
+    what was said of the others stays word by word.
+    """
     data = judged(tmp_path)
     recaption(data, [blip], RULES)
+    before = {r["caption_id"]: r for r in whole(data, "captions_hf")}
+    seen: list[str] = []
+    call = Hf.__call__
+    monkeypatch.setattr(Hf, "__call__", lambda self, b: (seen.extend(b.uids), call(self, b))[1])
     mild = [r.model_copy(update={"fault": "pair"}) if r.name == "blurred" else r for r in RULES]
-    recaption(data, [blip], mild)
-    found = {r["uid"] for r in whole(data, "captions_hf")}
-    assert found == {p.uid for p in SURVIVORS + MISNAMED + BLURRED}
+    out = SURVIVORS[0]
+    harsh = Rule(name="out", drop_if=f"urls__url = '{out.url}'", fault="image")
+    filter_pairs(data, [*mild, harsh])
+    recaption(data, [blip], [*mild, harsh])
+    rows = whole(data, "captions_hf")
+    assert {r["uid"] for r in rows} == {p.uid for p in SURVIVORS[1:] + MISNAMED + BLURRED}
+    assert set(seen) == {p.uid for p in BLURRED}
+    old = [r for r in rows if r["uid"] not in seen]
+    assert all(before[r["caption_id"]] == r for r in old)
 
 
 # ------------------------------------------------------------------------------ scores of captions

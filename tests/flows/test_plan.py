@@ -78,7 +78,7 @@ def test_the_plan_of_a_small_recipe(tmp_path: Path):
         "score clip: ViT-B-16 openai 2.1 MB",
         "filter top 12.0 kB",
         "compress random (random) 12.0 kB",
-        "export random -> exports/ 750.0 kB",
+        "export random -> exports/ 710.0 kB",
         "-" * 79,
     ]
     assert lines[-1].startswith("workers   2 to 8 Ray actors, 1 CPU and 1 GPU each where")
