@@ -22,6 +22,7 @@ from typing import Any, BinaryIO
 
 import fsspec
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from curate import claims, storage, versions
@@ -130,6 +131,7 @@ class Dataset:
         makes the next generation.
         """
         folder = f"{self.path}/{table}"
+        revisable = revisable or not self._on_disk(table)  # a claim alone binds nobody
         key = claims.stake(self.fs, folder, config, revisable=revisable)
         return Claim(table, key, tuple(of), tuple(also), artifact, append)
 
@@ -261,8 +263,9 @@ class Dataset:
             schema = pa.schema([*contract, *more])
             rows = rows.select(schema.names).cast(schema)
         inputs = json.dumps(self.inputs(claim, part), sort_keys=True)
+        rows = without_nan(rows).replace_schema_metadata({"curate": inputs})
         sink = pa.BufferOutputStream()
-        pq.write_table(rows.replace_schema_metadata({"curate": inputs}), sink, compression="zstd")
+        pq.write_table(rows, sink, compression="zstd")
         written = False
         while not written:  # another run may have taken the generation meanwhile
             name = f"{part:08d}.g{self.next_generation(claim.table, part)}.parquet"
@@ -312,6 +315,19 @@ class Dataset:
         if not self.fs.exists(f"{path}/_done"):
             storage.fill_folder(self.fs, path, make)
         return path
+
+
+def without_nan(rows: pa.Table) -> pa.Table:
+    """NaN as null: no number is no number. Parquet's statistics leave NaN out, and DuckDB, which
+    answers from them, takes it for whatever value the others have.
+    """
+    for at, field in enumerate(rows.schema):
+        if pa.types.is_float32(field.type) or pa.types.is_float64(field.type):
+            nan = pc.is_nan(rows[at])
+            if pc.any(nan).as_py():
+                known = pc.if_else(nan, pa.scalar(None, field.type), rows[at])
+                rows = rows.set_column(at, field, known)
+    return rows
 
 
 def existing(root: str, version: int | None = None) -> Dataset:

@@ -168,12 +168,20 @@ def _seeded(seed: int, threads: int) -> Iterator[None]:
     """Torch seeded and on so many threads within; both as they were afterwards."""
     import torch
 
+    with on_threads(threads), torch.random.fork_rng(devices=[]):  # weights are drawn on the CPU
+        torch.manual_seed(seed)
+        yield
+
+
+@contextmanager
+def on_threads(count: int) -> Iterator[None]:
+    """Torch on so many CPU threads: a result's last bits depend on their number."""
+    import torch
+
     before = torch.get_num_threads()
-    torch.set_num_threads(threads)
+    torch.set_num_threads(count)
     try:
-        with torch.random.fork_rng(devices=[]):  # weights are drawn on the CPU
-            torch.manual_seed(seed)
-            yield
+        yield
     finally:
         torch.set_num_threads(before)
 

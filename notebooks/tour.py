@@ -92,7 +92,10 @@ def _(mo):
 
 @app.cell
 def _(data, mo, query):
-    verdicts = query.query(data, "SELECT keep, reason, count(*) AS pairs FROM decisions GROUP BY ALL ORDER BY pairs DESC, reason")
+    verdicts = query.query(
+        data,
+        "SELECT keep, reason, count(*) AS pairs FROM decisions GROUP BY ALL ORDER BY pairs DESC, reason",
+    )
     print(verdicts.to_pylist())
     mo.ui.table(verdicts.to_pylist(), selection=None)
     return
@@ -100,7 +103,10 @@ def _(data, mo, query):
 
 @app.cell
 def _(data, mo, query):
-    longest = query.query(data, "SELECT urls__caption AS caption, reason, uid FROM pairs ORDER BY length(urls__caption) DESC NULLS LAST, uid LIMIT 5")
+    longest = query.query(
+        data,
+        "SELECT urls__caption AS caption, reason, uid FROM pairs ORDER BY length(urls__caption) DESC NULLS LAST, uid LIMIT 5",
+    )
     mo.ui.table(longest.to_pylist(), selection=None)
     return
 
@@ -123,7 +129,11 @@ def _(data, histogram_svg, histograms, mo, query, rules_of):
     for h in distributions:
         cuts = ", ".join(t.label for t in h.thresholds) or "no threshold"
         print(f"{h.column}: {h.known} known, {h.unknown} unknown, {sum(h.kept)} kept; {cuts}")
-    mo.hstack([mo.vstack([mo.plain_text(h.column), mo.Html(histogram_svg(h))]) for h in distributions], wrap=True, widths=[320] * len(distributions))
+    mo.hstack(
+        [mo.vstack([mo.plain_text(h.column), mo.Html(histogram_svg(h))]) for h in distributions],
+        wrap=True,
+        widths=[320] * len(distributions),
+    )
     return con, rules
 
 
@@ -146,7 +156,10 @@ def _(con, condition, data, mo, rule_examples, rules):
         [
             mo.vstack(
                 [
-                    mo.plain_text(f"{j.name}: {j.failed} pairs" + (f", drops {condition(j.rule)}" if j.rule else "")),
+                    mo.plain_text(
+                        f"{j.name}: {j.failed} pairs"
+                        + (f", drops {condition(j.rule)}" if j.rule else "")
+                    ),
                     mo.hstack(
                         [
                             mo.vstack(
@@ -154,7 +167,16 @@ def _(con, condition, data, mo, rule_examples, rules):
                                     mo.plain_text(side),
                                     mo.hstack(
                                         [
-                                            mo.vstack([mo.image(e.thumbnail, width=96) if e.thumbnail else "no image", mo.plain_text(f"{e.note}\n{(e.caption or '')[:40]}")])
+                                            mo.vstack(
+                                                [
+                                                    mo.image(e.thumbnail, width=96)
+                                                    if e.thumbnail
+                                                    else "no image",
+                                                    mo.plain_text(
+                                                        f"{e.note}\n{(e.caption or '')[:40]}"
+                                                    ),
+                                                ]
+                                            )
                                             for e in pairs
                                         ]
                                     ),
@@ -189,7 +211,15 @@ def _(con, data, duplicate_groups, mo):
     mo.vstack(
         [
             mo.hstack(
-                [mo.vstack([mo.image(e.thumbnail, width=96) if e.thumbnail else "no image", mo.plain_text(e.note)]) for e in (g.kept, *g.dropped)],
+                [
+                    mo.vstack(
+                        [
+                            mo.image(e.thumbnail, width=96) if e.thumbnail else "no image",
+                            mo.plain_text(e.note),
+                        ]
+                    )
+                    for e in (g.kept, *g.dropped)
+                ],
                 justify="start",
             )
             for g in groups

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from models.base import Batch, Columns
-from models.bootstrap import embed_images, embed_tokens, load_folds, to_small
+from models.bootstrap import embed_images, embed_tokens, load_folds, on_threads, to_small
 from models.scorers.pairs import (
     Array,
     column,
@@ -57,7 +57,8 @@ class Bootstrap:
         columns: Columns = {}
         for fold in range(self.config.folds):
             chosen = np.arange(len(rows)) if self._common(fold) else np.flatnonzero(own == fold)
-            image_emb, text_emb = self._embed(fold, images[chosen], tokens, places[chosen])
+            with on_threads(self.config.threads):
+                image_emb, text_emb = self._embed(fold, images[chosen], tokens, places[chosen])
             mine = own[chosen] == fold
             scores[chosen[mine]] = np.sum(image_emb[mine] * text_emb[mine], axis=1)
             if self._common(fold):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import pickle
 from contextlib import suppress
 from pathlib import Path
@@ -13,6 +14,7 @@ from curate import storage
 from curate.claims import Claim, digest
 from curate.dataset import Dataset, existing
 from schemas.configs import DownloadConfig, Rules
+from schemas.tables import SAMPLES
 
 
 def decisions(*uids: str, reason: str | None = None) -> pa.Table:
@@ -93,12 +95,22 @@ def test_another_artifact_makes_every_part_missing(data: Dataset):
 
 def test_another_config_is_refused_and_named(data: Dataset):
     """The error says which field differs, from what to what, and how to start anew."""
-    data.claim("samples", DownloadConfig())
-    with pytest.raises(
-        ValueError, match=r"image_size: 'its default' -> 128.*curate drop .* samples"
-    ):
+    data.claim("samples", DownloadConfig(image_size=999))  # no part came of it: it binds nobody
+    claim = data.claim("samples", DownloadConfig(), artifact="x")
+    data.write(claim, 0, SAMPLES.empty_table())
+    wanted = r"image_size: 'its default' -> 128.*curate drop .* samples"
+    with pytest.raises(ValueError, match=wanted):
         data.claim("samples", DownloadConfig(image_size=128))
     data.claim("samples", DownloadConfig(concurrency=3))
+
+
+def test_nan_is_stored_as_null(data: Dataset):
+    """What is no number is unknown, in every table, whatever wrote it."""
+    claim = data.claim("scores_x", Rules(), artifact="x")
+    values = pa.array([0.0, math.nan, None], pa.float32())
+    data.write(claim, 0, pa.table({"uid": ["a", "b", "c"], "s": values}))
+    data.publish(claim)
+    assert data.read("scores_x", 0)["s"].to_pylist() == [0.0, None, None]
 
 
 def test_a_revisable_table_takes_another_config_as_a_new_generation(data: Dataset):
