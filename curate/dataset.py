@@ -321,12 +321,12 @@ def without_nan(rows: pa.Table) -> pa.Table:
     """NaN as null: no number is no number. Parquet's statistics leave NaN out, and DuckDB, which
     answers from them, takes it for whatever value the others have.
     """
-    for at, field in enumerate(rows.schema):
-        if pa.types.is_float32(field.type) or pa.types.is_float64(field.type):
+    for at, column in enumerate(rows.schema):
+        if pa.types.is_float32(column.type) or pa.types.is_float64(column.type):
             nan = pc.is_nan(rows[at])
             if pc.any(nan).as_py():
-                known = pc.if_else(nan, pa.scalar(None, field.type), rows[at])
-                rows = rows.set_column(at, field, known)
+                known = pc.if_else(nan, pa.scalar(None, column.type), rows[at])
+                rows = rows.set_column(at, column, known)
     return rows
 
 
