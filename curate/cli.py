@@ -99,6 +99,28 @@ def run(
 
 
 @app.command()
+def ingest(
+    root: Root,
+    path: Annotated[list[str], typer.Argument(help="Files, folders or globs; any fsspec URL.")],
+    format: Annotated[str, typer.Option(help="Of the list; auto looks at the names.")] = "auto",
+    url_column: Annotated[str | None, typer.Option(help="Else url, URL, image_url ...")] = None,
+    caption_column: Annotated[str | None, typer.Option(help="Else caption, TEXT, alt ...")] = None,
+    sample: Annotated[float, typer.Option(help="Share of the URLs, by their hash.")] = 1.0,
+    batch: Annotated[str | None, typer.Option(help="Its name; else from the files.")] = None,
+) -> None:
+    """Take a list of URLs, or folders of shards, into a dataset."""
+    from curate.dataset import Dataset
+    from curate.ingest import ingest as stage
+    from schemas.configs import IngestConfig
+
+    given = {"url_column": url_column, "caption_column": caption_column, "batch": batch}
+    config = IngestConfig.model_validate({"path": path, "format": format, "sample": sample} | given)
+    data = Dataset(root)
+    name = stage(data, config)
+    print(f"{root}: batch {name}, {data.rows('urls'):,} pairs in all")
+
+
+@app.command()
 def download(
     recipe: Recipe,
     root: Annotated[str | None, typer.Option(help="Dataset, instead of the recipe's.")] = None,
@@ -208,9 +230,18 @@ def main() -> None:
         logging.getLogger(package).setLevel(logging.INFO)
     try:
         app(standalone_mode=True)
-    except ValueError as error:  # pydantic's too
-        print(f"curate: {' '.join(str(error).split())}", file=sys.stderr)
+    except ValueError as error:
+        print(f"curate: {_one_line(error)}", file=sys.stderr)
         sys.exit(2)
+
+
+def _one_line(error: ValueError) -> str:
+    from pydantic import ValidationError
+
+    from schemas.base import explain
+
+    text = explain(error) if isinstance(error, ValidationError) else str(error)
+    return " ".join(text.split())
 
 
 if __name__ == "__main__":

@@ -18,9 +18,13 @@ RUN = (
 
 def start(recipe: Path) -> subprocess.Popen[str]:
     """A process that runs all stages of a recipe."""
-    return subprocess.Popen(
-        [sys.executable, "-c", RUN, str(recipe)], cwd=ROOT, stderr=subprocess.PIPE, text=True
-    )
+    return child(RUN, recipe)
+
+
+def child(code: str, *arguments: object) -> subprocess.Popen[str]:
+    """A process that runs some lines of Python with our packages and tests at hand."""
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
 
 
 def kill_when(child: subprocess.Popen[str], reached: Callable[[], bool]) -> bool:

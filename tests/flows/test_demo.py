@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+TOUR = Path(__file__).parents[2] / "notebooks" / "tour.py"
 DEAD = ("dead 404", "lying html", "truncated", "forbidden redirect", "500, then fine: here")
 
 
@@ -44,6 +45,10 @@ def test_the_demo_catches_what_was_planted_and_resumes_at_once(tmp_path: Path):
     assert auc
     assert float(auc[1]) >= 0.75  # of a quarter of the pool; the whole one gives 0.87
     assert "retrieval/recall@10" in text
+    tour = [sys.executable, str(TOUR), "--", "--root", str(tmp_path / "dataset")]
+    toured = subprocess.run(tour, capture_output=True, text=True, check=False, timeout=300)
+    assert toured.returncode == 0, toured.stderr[-3000:]
+    assert "scores_bootstrap__clip_score" in toured.stdout
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "dataset").rglob("*.parquet")}
     began = time.perf_counter()
     again = demo(tmp_path)
