@@ -90,6 +90,8 @@ def run(
     from curate.funnel import funnel, funnel_table
     from flows.curation import curation
 
+    for name in ("prefect.flow_runs", "prefect.task_runs"):
+        logging.getLogger(name).addFilter(_without_traceback)
     metrics = curation(config)
     print(funnel_table(funnel(Dataset(config.root))))
     if metrics is not None:
@@ -233,6 +235,13 @@ def main() -> None:
     except ValueError as error:
         print(f"curate: {_one_line(error)}", file=sys.stderr)
         sys.exit(2)
+
+
+def _without_traceback(record: logging.LogRecord) -> bool:
+    """A mistake of the user's needs no traceback: its words say what to do."""
+    if record.exc_info and isinstance(record.exc_info[1], ValueError):
+        record.exc_info = None
+    return True
 
 
 def _one_line(error: ValueError) -> str:

@@ -16,8 +16,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +25,7 @@ from curate.trainers.clip import ClipTraining
 from curate.trainers.pool import Pool
 from curate.trainers.vocabulary import learn_from_shards
 from curate.wds import Folder
+from models.bootstrap import on_threads
 from models.vocabulary import Vocabulary
 from schemas.configs import ClipTrainer
 
@@ -77,7 +76,7 @@ def fit(
     if last is not None and _note(last)["done"] and _note(last)["identity"] == who:
         return last
     _refuse_other_run(last, who)
-    with torch_threads(config.threads):
+    with on_threads(config.threads):
         run = ClipTraining(config, Pool(folder), seed, vocabulary)
         begin = 0 if last is None else int(_note(last)["step"])
         if last is not None:
@@ -145,19 +144,6 @@ def keep_log(path: Path, steps: int) -> None:
     """Forget the lines after the checkpoint that a run goes on from."""
     lines = path.read_text().splitlines(keepends=True)[:steps] if path.exists() else []
     path.write_text("".join(lines))
-
-
-@contextmanager
-def torch_threads(count: int | None) -> Iterator[None]:
-    """Torch's thread count for the time of the block; None leaves it."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _note(folder: Path) -> dict[str, Any]:

@@ -174,12 +174,12 @@ def _seeded(seed: int, threads: int) -> Iterator[None]:
 
 
 @contextmanager
-def on_threads(count: int) -> Iterator[None]:
-    """Torch on so many CPU threads: a result's last bits depend on their number."""
+def on_threads(count: int | None) -> Iterator[None]:
+    """Torch on so many CPU threads: a result's last bits depend on their number. None: as it is."""
     import torch
 
     before = torch.get_num_threads()
-    torch.set_num_threads(count)
+    torch.set_num_threads(count or before)
     try:
         yield
     finally:
