@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from schemas.configs import CurationConfig, load_config
 
 RECIPE = Path(__file__).parent / "configs" / "demo.yaml"
 HOST = "127.0.0.1"
+PORT = 8765
 
 
 @dataclass(frozen=True)
@@ -79,10 +81,14 @@ def refuse_another(made: Path, seed: int, size: Size) -> None:
 
 
 def free_port() -> int:
-    """A port that nobody listens on. The pool's URLs name it, so a rerun uses the same one."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
+    """PORT where nobody listens there, else any. The pool's URLs name it, and so do the uids and
+    all draws: another port gives figures that differ a little.
+    """
+    for port in (PORT, 0):
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind((HOST, port))
+            return int(probe.getsockname()[1])
+    raise ValueError(f"no port of {HOST} is free: close a program that listens there")
 
 
 def recipe(
