@@ -83,7 +83,7 @@ def test_whatever_passes_is_global_unicast(address):
         plain = getattr(address, "ipv4_mapped", None) or address
         assert plain.is_global
         local = plain.is_loopback or plain.is_link_local
-        assert True not in (local, plain.is_multicast, plain.is_reserved)
+        assert not any((local, plain.is_multicast, plain.is_reserved))
 
 
 @pytest.mark.parametrize("entry", ["http://a", "", "*.example", "10.0.0.0/99", "a:b:c d"])
