@@ -129,23 +129,33 @@ def download(
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Try the failed rows again.")
     ] = False,
-    status: Annotated[list[str] | None, typer.Option(help="Only rows with this status.")] = None,
+    status: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Retry only these: failed_to_download, failed_to_resize, or an error message, "
+            "with * for any text: 'timed out', 'HTTP Error 5*'. May be given several times."
+        ),
+    ] = None,
     workers: Annotated[
         int | None, typer.Option(help="Ray workers, instead of the recipe's.")
     ] = None,
 ) -> None:
-    """Download what is missing, or only what failed before."""
+    """Download what is missing, or only what failed before, and say what came and what did not."""
     from curate.dataset import Dataset
     from curate.download import download as stage
+    from curate.traffic import traffic_table
 
+    if status and not retry_failed:
+        raise ValueError("--status says which failed rows to try again: add --retry-failed")
     config = _recipe(recipe, root, workers)
-    stage(
+    came = stage(
         Dataset(config.root),
         config.download,
         config.workers,
         retry_failed=retry_failed,
         statuses=status or [],
     )
+    print(traffic_table(came))
 
 
 @app.command()

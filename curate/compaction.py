@@ -8,6 +8,7 @@ stay as they are. A part without rows has no row group of its own and stays a si
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -70,6 +71,6 @@ def _write(fs: AbstractFileSystem, folder: str, parts: dict[int, Part]) -> dict[
         if writer:
             writer.close()
     return {
-        number: Part(name, p.generation, p.rows, p.inputs, group)
+        number: replace(p, file=name, row_group=group)
         for group, (number, p) in enumerate(parts.items())
     }

@@ -14,7 +14,7 @@ or another artifact counts as missing.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -146,10 +146,10 @@ class Dataset:
         if claim.artifact:
             wanted["artifact"] = claim.artifact
         for table in claim.of:
-            wanted[table] = self._tables[table][part].generation
+            wanted[table] = self._tables[table][part].content
         for table in claim.also:
             known = self._tables.get(table, {}).get(part)
-            wanted[table] = known.generation if known else None
+            wanted[table] = known.content if known else None
         return wanted
 
     def artifact_in_use(self, table: str) -> str:
@@ -202,8 +202,9 @@ class Dataset:
         if key not in self._footers:
             with self.fs.open(f"{self.path}/{key}", "rb") as stream:
                 meta = pq.read_metadata(stream)
-            inputs = json.loads((meta.metadata or {}).get(b"curate", b"{}"))
-            self._footers[key] = Part(name, generation, meta.num_rows, inputs)
+            told = meta.metadata or {}
+            inputs, notes = (json.loads(told.get(k, b"{}")) for k in (b"curate", b"curate_notes"))
+            self._footers[key] = Part(name, generation, meta.num_rows, inputs, notes=notes)
         return self._footers[key]
 
     # -------------------------------------------------------------------------------- tables
@@ -234,7 +235,7 @@ class Dataset:
         """A hash of the state of these tables: what pool-level artifacts depend on."""
         return digest(
             [
-                [t, [[p, e.generation, dict(e.inputs)] for p, e in sorted(self._tables[t].items())]]
+                [t, [[p, e.content, dict(e.inputs)] for p, e in sorted(self._tables[t].items())]]
                 for t in tables
                 if t in self._tables
             ]
@@ -249,11 +250,20 @@ class Dataset:
         with self.fs.open(path, "rb") as stream:
             return pq.ParquetFile(stream).read_row_group(entry.row_group, columns=names)
 
-    def write(self, claim: Claim, part: int, rows: pa.Table, *, again: bool = False) -> None:
+    def write(
+        self,
+        claim: Claim,
+        part: int,
+        rows: pa.Table,
+        *,
+        again: bool = False,
+        notes: Mapping[str, int] | None = None,
+    ) -> None:
         """Write the next generation of a part, whole or not at all, cast to the table's schema.
 
         A part that is there with the same inputs stays, as after a kill between writing and
         saying so; `again` is for a retry, whose inputs are the same and whose rows are not.
+        notes: kept in the manifest; `content` says which generation it still is for others.
         """
         if not again and self.has(claim, part):
             return
@@ -263,7 +273,8 @@ class Dataset:
             schema = pa.schema([*contract, *more])
             rows = rows.select(schema.names).cast(schema)
         inputs = json.dumps(self.inputs(claim, part), sort_keys=True)
-        rows = without_nan(rows).replace_schema_metadata({"curate": inputs})
+        said = {"curate_notes": json.dumps(dict(notes), sort_keys=True)} if notes else {}
+        rows = without_nan(rows).replace_schema_metadata({"curate": inputs} | said)
         sink = pa.BufferOutputStream()
         pq.write_table(rows, sink, compression="zstd")
         written = False

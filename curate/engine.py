@@ -13,9 +13,11 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any, Protocol
 
-from curate.progress import progress
+from curate.progress import Live, progress
 from schemas.configs import Workers
 
 log = logging.getLogger(__name__)
@@ -34,18 +36,26 @@ def run_parts(
     *,
     label: str = "parts",
     model: bool = False,
+    in_hand: int = 1,
+    live: Live | None = None,
 ) -> Stats:
     """Run `build()(part)` for every part; returns the sums of what the calls returned.
 
     workers: 0 runs here, without Ray. model: whether a worker wants a GPU where there is one.
+    in_hand: parts that one worker works on at once, each in a thread, for work that waits.
+    live: how far the work is between two ends of parts, for the progress line.
     Raises what a worker raised: parts that were finished before stay finished.
     """
-    where = Workers(count=workers) if isinstance(workers, int) else workers
+    where = _where(workers)
     if not parts:
         return {}
-    results = _here(build, parts) if where.count == 0 else _on_ray(build, parts, where, model)
+    results = (
+        _here(build, parts, in_hand)
+        if where.count == 0
+        else _on_ray(build, parts, where, model, in_hand)
+    )
     totals: Stats = {}
-    with progress(label, len(parts)) as advance:
+    with progress(label, len(parts), live=live) as advance:
         for stats in results:
             for name, value in stats.items():
                 totals[name] = totals.get(name, 0) + value
@@ -58,13 +68,33 @@ def workers_for(pairs: int, workers: Workers | int) -> Workers | int:
     return workers if pairs >= WORTH_WORKERS else 0
 
 
-def _here(build: Callable[[], Work], parts: Sequence[int]) -> Iterator[Stats]:
-    work = build()
-    return (work(part) for part in parts)
+def _where(workers: Workers | int) -> Workers:
+    return Workers(count=workers) if isinstance(workers, int) else workers
+
+
+def _here(build: Callable[[], Work], parts: Sequence[int], in_hand: int) -> Iterator[Stats]:
+    with _closing(build()) as work:
+        if in_hand == 1:
+            yield from map(work, parts)
+            return
+        with ThreadPoolExecutor(in_hand, thread_name_prefix="part") as threads:
+            try:
+                yield from threads.map(work, parts)
+            finally:
+                threads.shutdown(wait=True, cancel_futures=True)
+
+
+@contextmanager
+def _closing(work: Work) -> Iterator[Work]:
+    """A worker that may have a `close`. An actor's ends with its process."""
+    try:
+        yield work
+    finally:
+        getattr(work, "close", lambda: None)()
 
 
 def _on_ray(
-    build: Callable[[], Work], parts: Sequence[int], where: Workers, model: bool
+    build: Callable[[], Work], parts: Sequence[int], where: Workers, model: bool, in_hand: int
 ) -> Iterator[Stats]:
     import ray
 
@@ -82,7 +112,11 @@ def _on_ray(
         _Worker,
         fn_constructor_args=(build,),
         compute=ray.data.ActorPoolStrategy(
-            min_size=low, max_size=high, max_tasks_in_flight_per_actor=1
+            min_size=low,
+            max_size=high,
+            max_tasks_in_flight_per_actor=in_hand,
+            max_concurrent_calls_per_actor=in_hand,
+            enable_true_multi_threading=in_hand > 1,
         ),
         num_cpus=where.cpus,
         num_gpus=gpus or None,
@@ -91,6 +125,67 @@ def _on_ray(
         if row.get(REFUSED):
             raise ValueError(row[REFUSED])
         yield {k: v for k, v in row.items() if k not in ("part", REFUSED) and v is not None}
+
+
+class Shared(Protocol):
+    """One object that all workers call. It can be sent to them."""
+
+    async def ask(self, method: str, *args: Any) -> Any:
+        """What the object's method returns, for who awaits."""
+
+    def call(self, method: str, *args: Any) -> Any:
+        """The same for who waits."""
+
+
+@contextmanager
+def shared(build: Callable[[], object], workers: Workers | int) -> Iterator[Shared]:
+    """`build()` made once, in a Ray actor of its own where there are workers, for the block."""
+    where = _where(workers)
+    if where.count == 0:
+        yield _Here(build())
+        return
+    import ray
+
+    start(where)
+    actor = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(_Held).remote(build)
+    try:
+        yield _There(actor)
+    finally:
+        ray.kill(actor)
+
+
+class _Here:
+    def __init__(self, held: object) -> None:
+        self.held = held
+
+    async def ask(self, method: str, *args: Any) -> Any:
+        return getattr(self.held, method)(*args)
+
+    def call(self, method: str, *args: Any) -> Any:
+        return getattr(self.held, method)(*args)
+
+
+class _There:
+    def __init__(self, actor: Any) -> None:
+        self.actor = actor
+
+    async def ask(self, method: str, *args: Any) -> Any:
+        return await self.actor.do.remote(method, *args)
+
+    def call(self, method: str, *args: Any) -> Any:
+        import ray
+
+        return ray.get(self.actor.do.remote(method, *args))
+
+
+class _Held:
+    """What the shared actor holds."""
+
+    def __init__(self, build: Callable[[], object]) -> None:
+        self.held = build()
+
+    def do(self, method: str, *args: Any) -> Any:
+        return getattr(self.held, method)(*args)
 
 
 class _Worker:
@@ -109,13 +204,13 @@ class _Worker:
             self.refused = str(error)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        stats: Stats = {}
+        refused, stats = self.refused, Stats()
         if self.work is not None:
             try:
                 stats = self.work(int(row["part"]))
             except ValueError as error:
-                self.refused = str(error)
-        return {"part": row["part"], REFUSED: self.refused, **stats}
+                refused = str(error)
+        return {"part": row["part"], REFUSED: refused, **stats}
 
 
 def start(where: Workers) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from curate import query
 from curate.dataset import Dataset
-from curate.reporting.text import printable
+from curate.reporting.text import in_code, printable
 
 STAGES = ("download", "quality", "dedup", "select")
 _REASONS = 12  # of one stage and outcome that are named; the web invents error messages without end
@@ -138,7 +138,7 @@ def funnel_markdown(rows: Sequence[FunnelRow]) -> str:
     lines = ["| stage | in | kept | dropped | failed | reasons |", "|---|--:|--:|--:|--:|---|"]
     for row in rows:
         reasons = ", ".join(
-            f"{_code(reason)} {count:,}"
+            f"{in_code(reason)} {count:,}"
             for reason, count in (*row.dropped.items(), *row.failed.items())
         )
         lines.append(
@@ -146,7 +146,3 @@ def funnel_markdown(rows: Sequence[FunnelRow]) -> str:
             f"| {row.dropped_count:,} | {row.failed_count:,} | {reasons} |"
         )
     return "\n".join(lines)
-
-
-def _code(reason: str) -> str:
-    return "`" + reason.replace("`", "'").replace("|", r"\|") + "`"

@@ -1,29 +1,47 @@
-"""Resize: the bytes of an image -> the bytes that are stored, and what is known of it."""
+"""Resize: the bytes of an image -> the bytes that are stored, and what is known of it.
+
+Sizes, pixels and bytes are those of img2dataset's Resizer (interpolations, borders, encoder), with
+these differences: a JPEG much larger than what is stored is decoded at a reduced scale and a very
+large PNG in stripes, EXIF's orientation is applied, 16 bits become 8 by their high byte, the alpha
+of grey and of TIFF images is composited like any other, and a thin image cannot be enlarged beyond
+`max_pixels`.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import io
 import json
-import logging
-import os
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import assert_never
 
+import numpy as np
+
+from curate.pictures.blur import Box, blurred, turned
+from curate.pictures.header import AREA, DECODING, Header, Unusable, read_header
+from curate.pictures.pixels import Size, decode_upright, held_pixels
+from curate.pictures.quiet import prepare_codecs
+from models.base import Image
 from models.decode import decode, over_white
 from models.phash import phash, thumbnail
 from schemas.configs import DownloadConfig
 
-# what both PIL (which reads the size) and OpenCV (which decodes) know; no other header is parsed
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM")
-SUFFIXES = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp"}
-DECODING = "Image decoding error"  # img2dataset's words, as the next one
-AREA = "image area too large"
-PNG_LEVELS = 9
+SUFFIXES = {"jpeg": "jpg", "png": "png", "webp": "webp"}  # what is stored
+SMALL, RATIO = "image too small", "aspect ratio too large"  # img2dataset's words
+ENCODING = "Image encoding error"
+LARGE_PIXELS = 1 << 23  # such images are decoded one at a time
+PATIENCE_S = 120.0  # a decoder that hangs keeps the others waiting no longer
 
 
 @dataclass(frozen=True)
 class Picture:
-    """What became of one body: an error, or what is stored and what is known of it."""
+    """What became of one body: an error, or what is stored and what is known of it.
+
+    width, height: as stored; original_width, original_height: of the upright original.
+    """
 
     error: str | None
     encoded: bytes = b""
@@ -38,93 +56,191 @@ class Picture:
     thumbnail: bytes | None = None
 
 
+@dataclass(frozen=True)
+class Layout:
+    """The image is resized to `inner`, then padded or cropped to `canvas`, both centred."""
+
+    inner: Size
+    canvas: Size
+    downscale: bool = False
+
+
 class Pictures:
-    """img2dataset's Resizer behind a check of the header. One call at a time per process: while it
-    decodes, the Resizer sends the process's stdout and stderr to nowhere, which two threads would
-    do to each other for good.
-    """
+    """Any number of threads may call it at once; nothing is kept between calls."""
 
     def __init__(self, config: DownloadConfig) -> None:
-        """Raises ValueError for a quality that the format does not have."""
-        if config.encode_format == "png" and config.encode_quality > PNG_LEVELS:
-            raise ValueError(
-                f"encode_quality is {config.encode_quality}: for png it is the compression level, "
-                f"0 to {PNG_LEVELS}"
-            )
-        # img2dataset imports albumentations, which asks the network for its newest version else
-        os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
-        from img2dataset.resizer import Resizer
-
+        prepare_codecs(config.max_pixels)
         self.config = config
-        self.resizer = Resizer(
-            image_size=config.image_size,
-            resize_mode=config.resize_mode,
-            resize_only_if_bigger=config.resize_only_if_bigger,
-            encode_quality=config.encode_quality,
-            encode_format=config.encode_format,
-            skip_reencode=config.skip_reencode,
-            min_image_size=config.min_image_size,
-            max_image_area=config.max_image_area,
-            max_aspect_ratio=config.max_aspect_ratio,
-        )
-        logging.getLogger("exifread").setLevel(logging.CRITICAL)  # logs each file without EXIF
+        self._large = threading.Lock()
 
-    def resized(self, body: bytes) -> Picture:
-        """A downloaded body, resized and encoded anew as the config says."""
-        if (header := _header(body, self.config.max_pixels)).error:
-            return header
-        encoded, width, height, *original, error = self.resizer(io.BytesIO(body))
-        if error is not None:
-            return Picture(str(error) or DECODING)
-        stored = replace(header, suffix=self.config.encode_format, width=width, height=height)
-        return _described(stored, body, encoded, *original)
+    def resized(self, body: bytes, boxes: Sequence[Box] = ()) -> Picture:
+        """A downloaded body, stored as the config says, with these boxes blurred."""
+        try:
+            header = read_header(body, self.config.max_pixels)
+            self._admit(header)
+            if self.config.reencode == "never":
+                return self._kept(body, header)
+            layout = self._layout(header.width, header.height)
+            if not boxes and self._can_stay(header, layout):
+                return self._kept(body, header)
+            return self._encoded(body, header, layout, turned(boxes, header.orientation))
+        except Unusable as error:
+            return Picture(str(error))
 
     def unchanged(self, body: bytes) -> Picture:
         """An image that is at hand: jpg, png or webp that can be decoded, kept byte for byte."""
-        if (header := _header(body, self.config.max_pixels)).error:
-            return header
-        if header.suffix not in SUFFIXES.values():
-            return Picture(f"{header.suffix} is not jpg, png or webp")
-        return _described(header, body, body, header.width, header.height)
+        try:
+            return self._kept(body, read_header(body, self.config.max_pixels))
+        except Unusable as error:
+            return Picture(str(error))
+
+    def _admit(self, header: Header) -> None:
+        """Raises Unusable for what the config does not let in."""
+        config, sides = self.config, (header.width, header.height)
+        if header.kind not in config.image_types:
+            raise Unusable(f"image type {header.kind} is not allowed")
+        if min(sides) < config.min_image_size:
+            raise Unusable(SMALL)
+        if header.width * header.height > config.max_image_area:
+            raise Unusable(AREA)
+        if max(sides) / min(sides) > config.max_aspect_ratio:
+            raise Unusable(RATIO)
+
+    def _layout(self, width: int, height: int) -> Layout:
+        """Raises Unusable for a thin image that would grow beyond `max_pixels`."""
+        side, sides, mode = self.config.image_size, (width, height), self.config.resize_mode
+        match mode:
+            case "no":
+                return Layout(sides, sides)
+            case "keep_ratio" | "center_crop":
+                decisive = min(sides)
+            case "border" | "keep_ratio_largest":
+                decisive = max(sides)
+            case _:
+                assert_never(mode)
+        if self.config.resize_only_if_bigger and decisive <= side:
+            return Layout(sides, sides)
+        inner = (_side(width, side / decisive), _side(height, side / decisive))
+        if inner[0] * inner[1] > max(self.config.max_pixels, side * side):
+            raise Unusable(RATIO)
+        canvas = (side, side) if mode in ("border", "center_crop") else inner
+        return Layout(inner, canvas, downscale=decisive > side)
+
+    def _can_stay(self, header: Header, layout: Layout) -> bool:
+        return (
+            self.config.reencode == "if_needed"
+            and header.plain
+            and header.orientation == 1
+            and SUFFIXES.get(header.kind) == self.config.encode_format
+            and (header.width, header.height) == layout.inner == layout.canvas
+        )
+
+    def _encoded(
+        self, body: bytes, header: Header, layout: Layout, boxes: Sequence[Box]
+    ) -> Picture:
+        import cv2
+
+        needed = layout.inner if layout.downscale else None
+        with self._turn(held_pixels(header, needed)):
+            pixels = _scaled(decode_upright(body, header, needed), layout)
+        pixels = _framed(blurred(pixels, boxes), layout)
+        encoded = self._encode(pixels)
+        height, width = pixels.shape[:2]
+        if self.config.encode_format == "png":  # lossless: what would be read back is at hand
+            code = cv2.COLOR_GRAY2RGB if pixels.ndim == 2 else cv2.COLOR_BGR2RGB  # noqa: PLR2004
+            stored = np.asarray(cv2.cvtColor(pixels, code), np.uint8)
+        else:
+            stored = _read_back(encoded)
+        picture = Picture(None, encoded, self.config.encode_format, width, height)
+        return _described(picture, body, header, stored)
+
+    def _encode(self, pixels: Image) -> bytes:
+        import cv2
+
+        kind = self.config.encode_format
+        quality = {
+            "jpg": cv2.IMWRITE_JPEG_QUALITY,
+            "png": cv2.IMWRITE_PNG_COMPRESSION,
+            "webp": cv2.IMWRITE_WEBP_QUALITY,
+        }[kind]
+        try:
+            done, encoded = cv2.imencode(f".{kind}", pixels, [quality, self.config.quality])
+        except cv2.error as error:  # more than 65 535 pixels wide, for one
+            raise Unusable(ENCODING) from error
+        if not done:
+            raise Unusable(ENCODING)
+        return bytes(encoded.tobytes())
+
+    def _kept(self, body: bytes, header: Header) -> Picture:
+        suffix = SUFFIXES.get(header.kind)
+        if suffix is None:
+            raise Unusable(f"{header.kind.upper()} is not jpg, png or webp")
+        with self._turn(header.width * header.height):
+            pixels = _read_back(body)
+            height, width = pixels.shape[:2]
+            return _described(Picture(None, body, suffix, width, height), body, header, pixels)
+
+    @contextmanager
+    def _turn(self, pixels: int) -> Iterator[None]:
+        """One large image at a time, so that threads do not multiply what it takes."""
+        if pixels <= LARGE_PIXELS:
+            yield
+            return
+        mine = self._large.acquire(timeout=PATIENCE_S)
+        try:
+            yield
+        finally:
+            if mine:
+                self._large.release()
 
 
-def _described(
-    stored: Picture,
-    body: bytes,
-    encoded: bytes,
-    original_width: int | None,
-    original_height: int | None,
-) -> Picture:
+def _side(side: int, scale: float) -> int:
+    return max(1, round(side * scale))
+
+
+def _scaled(pixels: Image, layout: Layout) -> Image:
+    import cv2
+
+    if pixels.shape[1::-1] == layout.inner:
+        return pixels
+    how = cv2.INTER_AREA if layout.downscale else cv2.INTER_LANCZOS4  # img2dataset's defaults
+    return np.asarray(cv2.resize(pixels, layout.inner, interpolation=how), np.uint8)
+
+
+def _framed(pixels: Image, layout: Layout) -> Image:
+    import cv2
+
+    (width, height), inner = layout.canvas, layout.inner
+    if width > inner[0] or height > inner[1]:
+        left, top = (width - inner[0]) // 2, (height - inner[1]) // 2
+        right, bottom = width - inner[0] - left, height - inner[1] - top
+        white, constant = (255, 255, 255), cv2.BORDER_CONSTANT
+        pixels = cv2.copyMakeBorder(pixels, top, bottom, left, right, constant, value=white)
+    elif layout.canvas != inner:
+        left, top = (inner[0] - width) // 2, (inner[1] - height) // 2
+        pixels = np.ascontiguousarray(pixels[top : top + height, left : left + width])
+    return pixels
+
+
+def _read_back(encoded: bytes) -> Image:
+    """What all later stages will see."""
     try:
-        pixels = over_white(decode(encoded))
-    except ValueError:
-        return Picture(DECODING)
+        return over_white(decode(encoded))
+    except ValueError as error:
+        raise Unusable(DECODING) from error
+
+
+def _described(picture: Picture, body: bytes, header: Header, stored: Image) -> Picture:
+    """stored: RGB, what `picture.encoded` shows."""
     return replace(
-        stored,
-        encoded=encoded,
-        original_width=original_width,
-        original_height=original_height,
+        picture,
+        original_width=header.width,
+        original_height=header.height,
         exif=_exif(body),
         sha256=hashlib.sha256(body).hexdigest(),
-        phash=phash(pixels),
-        thumbnail=thumbnail(pixels),
+        phash=phash(stored),
+        thumbnail=thumbnail(stored),
     )
-
-
-def _header(body: bytes, max_pixels: int) -> Picture:
-    """Size and format by the header, nothing decoded: a few kB can say 13 000 x 13 000."""
-    from PIL import Image
-
-    try:
-        with Image.open(io.BytesIO(body), formats=FORMATS) as image:
-            (width, height), kind = image.size, str(image.format)
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        return Picture(AREA)
-    except Exception:  # hostile bytes make PIL's parsers raise nearly anything
-        return Picture(DECODING)
-    if width * height > max_pixels:
-        return Picture(AREA)
-    return Picture(None, suffix=SUFFIXES.get(kind, kind), width=width, height=height)
 
 
 def _exif(body: bytes) -> str | None:

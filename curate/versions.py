@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from fsspec.spec import AbstractFileSystem
 
 from curate import storage
 
+CONTENT = "content"  # in a part's notes
 PART_FILE = re.compile(r"^(\d{8})\.g(\d+)\.parquet$")
 
 
@@ -30,6 +31,14 @@ class Part:
         str, Any
     ]  # "config", "artifact", and the generation of each table it is made of
     row_group: int | None = None  # of a compacted file, which holds many parts
+    notes: Mapping[str, int] = field(default_factory=dict)  # what its maker says of it
+
+    @property
+    def content(self) -> int:
+        """The generation that others see: an older one, where the maker says that nothing has
+        changed since for what is computed from the part.
+        """
+        return self.notes.get(CONTENT, self.generation)
 
 
 Tables = dict[str, dict[int, Part]]
@@ -51,8 +60,10 @@ def load(fs: AbstractFileSystem, root: str, number: int) -> Tables:
 
 
 def _entry(part: Part) -> list[Any]:
-    whole = [part.file, part.generation, part.rows, dict(part.inputs)]
-    return whole if part.row_group is None else [*whole, part.row_group]
+    entry = [part.file, part.generation, part.rows, dict(part.inputs)]
+    if part.notes:
+        return [*entry, part.row_group, dict(part.notes)]
+    return entry if part.row_group is None else [*entry, part.row_group]
 
 
 def publish(fs: AbstractFileSystem, root: str, number: int, tables: Tables) -> None:

@@ -23,7 +23,7 @@ from curate.filter import filter_pairs
 from curate.ingest import ingest
 from curate.recaption import recaption
 from curate.score import score, score_captions
-from flows.artifacts import show_funnel
+from flows.artifacts import show_download, show_funnel
 from schemas.configs import CurationConfig
 
 
@@ -43,7 +43,7 @@ def curation(config: CurationConfig) -> Any:
     data, workers = Dataset(config.root), config.workers
     for source in config.ingest:
         step(ingest)(data, source)  # a list -> urls, sightings
-    step(download)(data, config.download, workers)  # urls -> samples, images
+    show_download(data, step(download)(data, config.download, workers))  # urls -> samples, images
     step(score)(data, config.scorers, workers)  # samples -> scores_*, one pass
     step(filter_pairs)(data, config.rules, workers)  # scores_* -> decisions_quality
     if config.captioners:

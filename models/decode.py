@@ -7,6 +7,7 @@ import numpy as np
 from models.base import Image
 
 GREY, RGB, RGBA = 1, 3, 4  # channels
+BLOCK_PIXELS = 1 << 16
 
 
 def decode(data: bytes) -> Image:
@@ -36,9 +37,19 @@ def decode(data: bytes) -> Image:
 
 
 def over_white(image: Image) -> Image:
-    """RGB uint8 (height, width, 3): an RGBA image composited over white, an RGB one as it is."""
+    """RGB uint8 (height, width, 3): an RGBA image composited over white, an RGB one as it is.
+
+    BGRA gives BGR.
+    """
     if image.shape[2] == RGB:
         return image
-    alpha = image[..., 3:].astype(np.uint16)
-    blended = image[..., :3] * alpha + 255 * (255 - alpha) + 127  # at most 255 * 255 + 127: fits
-    return (blended // 255).astype(np.uint8)
+    import cv2
+
+    result = np.empty((*image.shape[:2], RGB), np.uint8)
+    rows = max(1, BLOCK_PIXELS // max(1, image.shape[1]))  # no large temporary arrays
+    for top in range(0, len(image), rows):
+        block = image[top : top + rows]
+        alpha = cv2.cvtColor(cv2.extractChannel(block, 3), cv2.COLOR_GRAY2RGB)
+        colour = cv2.multiply(cv2.cvtColor(block, cv2.COLOR_RGBA2RGB), alpha, scale=1 / 255)
+        result[top : top + rows] = cv2.add(colour, cv2.bitwise_not(alpha))
+    return result

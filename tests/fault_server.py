@@ -2,31 +2,21 @@
 
 from __future__ import annotations
 
-import gzip
-import io
+import datetime
+import ipaddress
 import socket
-import struct
+import ssl
+import tempfile
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
 
-import numpy as np
-from PIL import Image
-
-
-def picture(
-    seed: int, width: int = 80, height: int = 60, kind: str = "JPEG", mode: str = "RGB"
-) -> bytes:
-    """A smooth random image, encoded."""
-    values = np.random.default_rng(seed).integers(0, 256, (6, 8, len(mode)), dtype=np.uint8)
-    image = Image.fromarray(values.squeeze()).resize((width, height), Image.Resampling.BICUBIC)
-    stream = io.BytesIO()
-    image.save(stream, kind, **({"quality": 90} if kind == "JPEG" else {}))
-    return stream.getvalue()
+from tests.faults import FAULTS, picture
 
 
 class _Http(ThreadingHTTPServer):
@@ -35,9 +25,15 @@ class _Http(ThreadingHTTPServer):
 
 
 class FaultServer:
-    """`files` maps a path to (content type, bytes); `faults` a path to what its handler does."""
+    """`files` maps a path to (content type, bytes); FAULTS a path to what its handler does.
+
+    instead: a path to another one whose fault it has. flooded: bytes that the endless answers could
+    send before the other side had enough.
+    """
 
     def __init__(self) -> None:
+        self.instead: dict[str, str] = {}
+        self.flooded = 0
         self.files: dict[str, tuple[str, bytes]] = {}
         self.hits: Counter[str] = Counter()
         self.user_agents: set[str] = set()
@@ -80,13 +76,14 @@ def _handler(server: FaultServer) -> type[BaseHTTPRequestHandler]:
                 server.request_headers.append(dict(self.headers))
             try:
                 self._answer()
-            except (BrokenPipeError, ConnectionResetError):
+            except (BrokenPipeError, ConnectionResetError, TimeoutError):
                 self.close_connection = True
             finally:
                 with server.lock:
                     server.open -= 1
 
         def _answer(self) -> None:
+            self.path = server.instead.get(self.path, self.path)
             path = urlsplit(self.path).path
             if path in server.files:
                 return self.reply(
@@ -107,125 +104,14 @@ def _handler(server: FaultServer) -> type[BaseHTTPRequestHandler]:
     return Handler
 
 
-def _first_then(status: int, headers: dict[str, str]) -> Callable[[Any, FaultServer], None]:
-    def fault(handler: Any, server: FaultServer) -> None:
-        if server.hits[handler.path] == 1:
-            handler.reply(status, headers=headers)
-        else:
-            handler.reply(200, picture(7))
-
-    return fault
-
-
-def _status(handler: Any, _: FaultServer) -> None:
-    handler.reply(int(handler.path.split("/")[2]))
-
-
-def _silent(_: Any, server: FaultServer) -> None:
-    server.closing.wait()
-
-
-def _drip(handler: Any, server: FaultServer) -> None:
-    handler.send_response(200)
-    handler.send_header("Content-Length", "100000")
-    handler.end_headers()
-    while not server.closing.wait(0.05):
-        handler.wfile.write(b"x")
-
-
-def _endless(handler: Any, server: FaultServer) -> None:
-    handler.send_response(200)
-    handler.end_headers()
-    while not server.closing.is_set():
-        handler.wfile.write(b"x" * 65536)
-
-
-def _says_huge(handler: Any, _: FaultServer) -> None:
-    handler.reply(200, b"x", {"Content-Length": "1000000000"})
-    handler.close_connection = True
-
-
-def _cut(handler: Any, _: FaultServer) -> None:
-    body = picture(3)
-    handler.reply(200, body[: len(body) // 2], {"Content-Length": str(len(body))})
-    handler.close_connection = True
-
-
-def _redirect(handler: Any, _: FaultServer) -> None:
-    handler.reply(302, headers={"Location": parse_qs(urlsplit(handler.path).query)["to"][0]})
-
-
-def _loop(handler: Any, _: FaultServer) -> None:
-    handler.reply(302, headers={"Location": "/loop/on"})
-
-
-def _zipped(handler: Any, _: FaultServer) -> None:
-    handler.reply(200, gzip.compress(picture(5)), {"Content-Encoding": "gzip"})
-
-
-def _bomb(handler: Any, _: FaultServer) -> None:
-    handler.reply(200, gzip.compress(bytes(20_000_000)), {"Content-Encoding": "gzip"})
-
-
-def _false_gzip(handler: Any, _: FaultServer) -> None:
-    handler.reply(200, b"this is not gzip at all", {"Content-Encoding": "gzip"})
-
-
-def _robots(handler: Any, _: FaultServer) -> None:
-    tag = parse_qs(urlsplit(handler.path).query)["tag"][0]
-    handler.reply(200, picture(5), {"X-Robots-Tag": tag})
-
-
-def _reset(handler: Any, _: FaultServer) -> None:
-    handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    handler.connection.close()
-    handler.close_connection = True
-
-
-def _hang_up(handler: Any, _: FaultServer) -> None:
-    handler.close_connection = True
-
-
-def _long_header(handler: Any, _: FaultServer) -> None:
-    handler.reply(200, picture(5), {"X-Long": "x" * 100_000})
-
-
-def _garbage(handler: Any, _: FaultServer) -> None:
-    handler.wfile.write(b"\x00\x01 this is not HTTP\r\n\r\n")
-    handler.close_connection = True
-
-
-def _later(handler: Any, _: FaultServer) -> None:
-    handler.reply(429, headers={"Retry-After": parse_qs(urlsplit(handler.path).query)["s"][0]})
-
-
-FAULTS: dict[str, Callable[[Any, FaultServer], None]] = {
-    "/status": _status,
-    "/flaky": _first_then(500, {}),
-    "/busy": _first_then(429, {"Retry-After": "1"}),
-    "/later": _later,
-    "/silent": _silent,
-    "/drip": _drip,
-    "/endless": _endless,
-    "/says_huge": _says_huge,
-    "/cut": _cut,
-    "/redirect": _redirect,
-    "/loop": _loop,
-    "/zipped": _zipped,
-    "/bomb": _bomb,
-    "/false_gzip": _false_gzip,
-    "/robots": _robots,
-    "/reset": _reset,
-    "/hang_up": _hang_up,
-    "/long_header": _long_header,
-    "/garbage": _garbage,
-}
-
-
 @contextmanager
-def fault_server() -> Iterator[FaultServer]:
-    """A running server; ends with the block."""
+def fault_server(certificate: Path | None = None) -> Iterator[FaultServer]:
+    """A running server; ends with the block. certificate: a PEM file for TLS, with its key."""
     server = FaultServer()
+    if certificate is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        server.http.socket = context.wrap_socket(server.http.socket, server_side=True)
     thread = threading.Thread(
         target=server.http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
     )
@@ -239,13 +125,45 @@ def fault_server() -> Iterator[FaultServer]:
         thread.join()
 
 
-class Forbidden:
-    """A listener on 127.0.0.2 that tells whether anybody connected."""
+@contextmanager
+def self_signed(address: str = "127.0.0.1") -> Iterator[Path]:
+    """A PEM file with a key and a certificate for `address` that nobody has signed."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
 
-    def __init__(self) -> None:
-        self.listener = socket.create_server(("127.0.0.2", 0))
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, address)])
+    now = datetime.datetime.now(datetime.UTC)
+    alternative = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(address))])
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(1))
+        .not_valid_after(now + datetime.timedelta(1))
+        .add_extension(alternative, critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    secret = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "self_signed.pem"
+        file.write_bytes(secret + certificate.public_bytes(serialization.Encoding.PEM))
+        yield file
+
+
+class Forbidden:
+    """A listener on an address that tells whether anybody connected."""
+
+    def __init__(self, address: str = "127.0.0.2") -> None:
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        self.listener = socket.create_server((address, 0), family=family)
         self.listener.setblocking(False)
-        self.url = f"http://127.0.0.2:{self.listener.getsockname()[1]}/secret.jpg"
+        self.port = self.listener.getsockname()[1]
+        host = f"[{address}]" if ":" in address else address
+        self.url = f"http://{host}:{self.port}/secret.jpg"
 
     def visits(self) -> int:
         """Connections since the last call."""
@@ -259,9 +177,9 @@ class Forbidden:
 
 
 @contextmanager
-def forbidden() -> Iterator[Forbidden]:
-    """A listener on 127.0.0.2 for the time of the block."""
-    listener = Forbidden()
+def forbidden(address: str = "127.0.0.2") -> Iterator[Forbidden]:
+    """A listener on 127.0.0.2, or on ::1, for the time of the block. Raises OSError without it."""
+    listener = Forbidden(address)
     try:
         yield listener
     finally:

@@ -26,6 +26,11 @@ def printable(text: str, limit: int | None = None) -> str:
     )
 
 
+def in_code(text: str) -> str:
+    """Strangers' words in a cell of a Markdown table: a code span, where nothing means anything."""
+    return "`" + printable(text, 200).replace("`", "'").replace("|", r"\|") + "`"
+
+
 def _escape(character: str) -> str:
     return character.encode("unicode_escape").decode("ascii")
 

@@ -82,6 +82,27 @@ def test_a_part_of_an_older_generation_is_missing(data: Dataset):
     assert data.parts("decisions_dedup")[0].file == "00000000.g0.parquet"
 
 
+def test_a_generation_that_counts_as_an_older_one_leaves_what_was_made_of_that(data: Dataset):
+    """Notes say so; they are published, read back and no part of what a part is made of."""
+    root = first(data)
+    claim = derived(data)
+    for part in (0, 1):
+        data.write(claim, part, decisions(f"{part}"))
+    data.publish(claim)
+    state = data.fingerprint(["decisions_quality"])
+    data.write(root, 1, decisions("1", reason="again"), again=True, notes={"content": 0})
+    data.publish(root)
+    again = Dataset(data.root)
+    entry = again.parts("decisions_quality")[1]
+    assert (entry.generation, entry.content, dict(entry.notes)) == (1, 0, {"content": 0})
+    assert again.read("decisions_quality", 1)["reason"].to_pylist() == ["again"]
+    assert again.missing(derived(again)) == []
+    assert again.fingerprint(["decisions_quality"]) == state
+    again.write(root, 1, decisions("1", "2"), again=True)
+    again.publish(root)
+    assert again.missing(derived(again)) == [1]
+
+
 def test_another_artifact_makes_every_part_missing(data: Dataset):
     """What a pool-level unit fitted belongs to the claim: a refit recomputes."""
     first(data)

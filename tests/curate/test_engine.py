@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from curate.engine import WORTH_WORKERS, Stats, Work, run_parts, workers_for
+from curate.engine import WORTH_WORKERS, Stats, Work, run_parts, shared, workers_for
 from schemas.configs import Workers
 
 
@@ -87,3 +89,60 @@ def test_an_error_of_a_worker_is_raised_with_its_words(tmp_path: Path):
         run_parts(build, [5])
     with pytest.raises(ValueError, match=r"^part 5 is no good$"):
         run_parts(build, [5], 1)
+
+
+def meeting(folder: Path):
+    """Work whose parts 0 and 1 wait for each other."""
+
+    def build() -> Work:
+        def work(part: int) -> Stats:
+            (folder / str(part)).touch()
+            deadline = time.monotonic() + 20
+            while not (folder / str(1 - part)).exists():
+                assert time.monotonic() < deadline, "the other part was not begun"
+                time.sleep(0.01)
+            return {"rows": 1}
+
+        return work
+
+    return build
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_one_worker_has_two_parts_in_hand(tmp_path: Path, workers: int):
+    """in_hand: 2 runs two parts of one worker at once, here and on Ray."""
+    assert run_parts(meeting(tmp_path), [0, 1], workers, in_hand=2) == {"rows": 2}
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_all_workers_call_one_shared_object(workers: int):
+    """What is shared is made once: the counts of all parts meet in it."""
+    with shared(Counter, workers) as counts:
+
+        def build() -> Work:
+            def work(part: int) -> Stats:
+                counts.call("update", {"calls": part})
+                return {}
+
+            return work
+
+        run_parts(build, [1, 2, 3], workers)
+        assert counts.call("total") == 6
+
+
+def test_work_with_a_close_is_closed_here():
+    """What a worker holds is let go when the parts are done, also after an error."""
+
+    class Held:
+        closed = 0
+
+        def __call__(self, part: int) -> Stats:
+            return {"rows": 1 // part}
+
+        def close(self) -> None:
+            Held.closed += 1
+
+    run_parts(Held, [1])
+    with pytest.raises(ZeroDivisionError):
+        run_parts(Held, [0], in_hand=2)
+    assert Held.closed == 2

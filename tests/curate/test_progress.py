@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import threading
 
 import pytest
 
@@ -51,3 +52,23 @@ def test_broken_work_does_not_say_that_it_is_done(said):
     with pytest.raises(KeyboardInterrupt):
         broken()
     assert said.messages == []
+
+
+def test_work_that_tells_how_far_it_is_is_shown_between_steps(said, monkeypatch):
+    """The share and the words come from the work itself, while no step has ended."""
+    monkeypatch.setattr("curate.progress.EVERY_S", 0)
+    monkeypatch.setattr("curate.progress.LIVE_S", 0.01)
+    asked = threading.Event()
+    shares = iter([0.0, 0.5])
+
+    def live() -> tuple[float, str]:
+        share = next(shares, 0.75)
+        if share == 0.75:
+            asked.set()
+        return share, "7 rows/s"
+
+    with progress("download", 4, live=live) as advance:
+        assert asked.wait(5)
+        advance(10)
+    first = said.messages[0]
+    assert re.fullmatch(r"download: 2 of 4 parts, 7 rows/s, about \d+ s to go", first)

@@ -50,7 +50,9 @@ def test_the_flow_runs_without_a_server(whole: Whole, untrained: Dataset, tmp_pa
 
 
 def test_the_run_shows_up_in_a_server(whole: Whole, server: str, tmp_path: Path):
-    """The flow and a task per stage, all completed, and the funnel as an artifact of the run."""
+    """The flow and a task per stage, all completed; the download's traffic and the funnel are
+    artifacts of the run.
+    """
     root = tmp_path / "set"
     recipe = write_recipe(tmp_path / "recipe.yaml", whole.recipe(root, trained=False))
     done = run_flow(recipe, tmp_path, server)
@@ -61,9 +63,11 @@ def test_the_run_shows_up_in_a_server(whole: Whole, server: str, tmp_path: Path)
     tasks.sort(key=lambda task: task["start_time"])
     assert [task["name"].rsplit("-", 1)[0] for task in tasks] == STAGES
     assert {task["state_type"] for task in tasks} == {"COMPLETED"}
-    (artifact,) = ask(server, "artifacts", flow_runs={"id": {"any_": [run["id"]]}})
-    assert (artifact["key"], artifact["type"]) == ("funnel", "markdown")
-    assert artifact["data"] == funnel_markdown(funnel(Dataset(str(root))))
+    shown = {a["key"]: a for a in ask(server, "artifacts", flow_runs={"id": {"any_": [run["id"]]}})}
+    assert {a["type"] for a in shown.values()} == {"markdown"}
+    assert shown["funnel"]["data"] == funnel_markdown(funnel(Dataset(str(root))))
+    assert re.match(r"\d+ rows in .* rows/s, .* MB/s, .*% came\n", shown["download"]["data"])
+    assert "| `127.0.0.1` |" in shown["download"]["data"]
 
 
 def test_a_stage_that_fails_says_why_in_a_line(whole: Whole, server: str, tmp_path: Path):

@@ -158,7 +158,8 @@ def test_a_finished_run_does_nothing(whole: Whole):
 
 def test_a_retry_redoes_only_the_parts_that_gained(own_web: SmallWeb, tmp_path: Path):
     """Links that live again: their parts get a new generation, all others keep their files, and
-    what comes out is what a first run would find today; a retry that gains nothing changes nothing.
+    what comes out is what a first run would find today; a retry that gains nothing remembers its
+    attempts and changes nothing else.
     """
     lists = write_list(tmp_path / "list.csv", own_web.pairs)
     config = recipe(tmp_path / "set", lists, own_web)
@@ -171,21 +172,25 @@ def test_a_retry_redoes_only_the_parts_that_gained(own_web: SmallWeb, tmp_path: 
         if revived & set(data.read("urls", part)["url"].to_pylist())
     )
     download(data, config.download, config.workers, retry_failed=True)
-    assert [p for p, e in data.parts("samples").items() if e.generation == 1] == gained
+    assert [p for p, e in data.parts("samples").items() if e.content == 1] == gained
     data = run_all(config)
     assert files(data, "urls") == before["urls"]
+    old = [f for p, f in enumerate(before["scores_image_stats"]) if p not in gained]
+    now = files(data, "scores_image_stats")
+    assert [f for p, f in enumerate(now) if p not in gained] == old
     for table in ("samples", "scores_image_stats"):
-        old = [f for p, f in enumerate(before[table]) if p not in gained]
-        assert [f for p, f in enumerate(files(data, table)) if p not in gained] == old
         assert {data.parts(table)[p].generation for p in gained} == {1}
     assert {e.generation for e in data.parts("scores_text_stats").values()} == {1}  # refitted
     today = run_all(recipe(tmp_path / "today", lists, own_web))
     assert_equal_but_for_rounding(data, today)
 
-    version, held = data.at, contents(data)
+    held = {name: it for name, it in contents(data).items() if not name.startswith("samples/")}
+    tried = data.read("samples", gained[0])["attempts"].to_pylist()
     download(data, config.download, config.workers, retry_failed=True)
-    assert run_all(config).at == data.at == version
-    assert different(contents(data), held) == []
+    assert run_all(config).at == data.at
+    assert different({n: contents(data)[n] for n in held}, held) == []
+    again = data.read("samples", gained[0])["attempts"].to_pylist()
+    assert sum(again) >= sum(tried)
 
 
 def test_a_second_batch_computes_only_what_is_new(own_web: SmallWeb, tmp_path: Path):
@@ -206,7 +211,8 @@ def test_a_second_batch_computes_only_what_is_new(own_web: SmallWeb, tmp_path: P
     for table in PER_PAIR:
         assert {entry.generation for entry in data.parts(table).values()} == {0}
         assert data.rows(table) == len(own_web.pairs) + 5 - (5 if "scores" in table else 0)
-    assert (own_web.server.hits - asked).total() == 5
+    came = own_web.server.hits - asked
+    assert (came.total(), came["/robots.txt"]) == (6, 1)
 
     both = IngestConfig(path=[str(first), str(second)], batch="both", part_rows=10)
     union = run_all(recipe(tmp_path / "union", first, own_web, ingest=(both,)))

@@ -7,11 +7,10 @@ redirect.
 
 from __future__ import annotations
 
-import asyncio
 import re
 import socket
+from collections import OrderedDict
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from ipaddress import (
     IPv4Address,
@@ -23,6 +22,10 @@ from ipaddress import (
 )
 from typing import Any
 
+from curate.web.deadline import Deadline
+from curate.web.names import Names
+
+MOST_APPROVED = 10_000  # addresses; a connection begins right after its address was approved
 Address = IPv4Address | IPv6Address
 UNICAST6 = IPv6Network("2000::/3")  # all that is allocated of IPv6's global unicast
 NAT64 = IPv6Network("64:ff9b::/96")
@@ -50,6 +53,9 @@ def check_address(host: str, port: int, address: str, allow: Sequence[str] = ())
     if _is_public(plain) or any(_allows(entry, host, port, plain) for entry in allow):
         return None
     return f"address {address} is not public"
+
+
+_checked = lru_cache(maxsize=4096)(check_address)  # for its tuple of entries
 
 
 def check_allow(entries: Sequence[str]) -> None:
@@ -99,75 +105,49 @@ def _allows(entry: str, host: str, port: int, ip: Address) -> bool:
 
 
 class Egress:
-    """Looks names up, `dns_concurrency` at once, and opens sockets, for approved addresses only."""
+    """Looks names up (names.py) and opens sockets, for approved addresses only."""
 
     def __init__(self, allow: Sequence[str], dns_concurrency: int) -> None:
         check_allow(allow)
         self.allow = tuple(allow)
-        self._threads = ThreadPoolExecutor(dns_concurrency, thread_name_prefix="dns")
-        self._approved: set[tuple[Address, int]] = set()
-        self._unknown: dict[
-            str, socket.gaierror
-        ] = {}  # names that do not exist: not asked for again
+        self.names = Names(dns_concurrency)
+        # (address, port) as they are given to the socket; the longest unused one goes first
+        self._approved: OrderedDict[tuple[str, int], None] = OrderedDict()
 
     def check_host(self, host: str, port: int) -> None:
         """Approve or refuse a host that is written as an address. Raises Refused."""
-        try:
-            ip_address(host)
-        except ValueError:
-            self._refuse_odd_spelling(host)
-            return
-        self._approve(host, port, host)
-
-    def _refuse_odd_spelling(self, host: str) -> None:
-        try:
-            socket.inet_aton(host)
-        except (OSError, ValueError):
-            if ":" not in host:
-                return
-        raise Refused(f"host {host[:60]} is an odd spelling of an address")
+        if _is_address(host):
+            self._approve(host, port, host)
+        else:
+            _refuse_odd_spelling(host)
 
     def _approve(self, host: str, port: int, address: str) -> None:
-        if problem := check_address(host, port, address, self.allow):
+        if problem := _checked(host, port, address, self.allow):
             raise Refused(problem)
-        self._approved.add((ip_address(address), port))
+        self._approved[address, port] = None
+        self._approved.move_to_end((address, port))
+        if len(self._approved) > MOST_APPROVED:
+            self._approved.popitem(last=False)
+
+    async def look_up(self, host: str, deadline: Deadline) -> None:
+        """Have a name's addresses at hand before its turn comes. Raises socket.gaierror."""
+        if not _is_address(host):
+            await self.names.find(host, deadline)
 
     async def resolve(self, host: str, port: int = 0, family: int = socket.AF_UNSPEC) -> list[Any]:
         """The allowed addresses of a name, as aiohttp wants them.
 
         Raises Refused where there is none, socket.gaierror where there is no such name.
         """
-        if host in self._unknown:
-            raise socket.gaierror(*self._unknown[host].args)
-        loop = asyncio.get_running_loop()
-        try:
-            found = await loop.run_in_executor(
-                self._threads, socket.getaddrinfo, host, port, family, socket.SOCK_STREAM
-            )
-        except socket.gaierror as error:
-            if error.errno != socket.EAI_AGAIN:
-                self._unknown[host] = error
-            raise
-        return self._allowed(host, port, found)
-
-    def _allowed(self, host: str, port: int, found: Sequence[Any]) -> list[Any]:
         allowed, refused = [], Refused(f"host {host[:60]} has no address")
-        for family, _, proto, _, sockaddr in found:
+        for found, address in await self.names.find(host.lower().rstrip(".")):
             try:
-                self._approve(host, port, sockaddr[0])
+                self._approve(host, port, address)
             except Refused as error:
                 refused = error
                 continue
-            allowed.append(
-                {
-                    "hostname": host,
-                    "host": sockaddr[0],
-                    "port": port,
-                    "family": family,
-                    "proto": proto,
-                    "flags": socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
-                }
-            )
+            if family in (socket.AF_UNSPEC, found):
+                allowed.append(_resolved(host, port, found, address))
         if not allowed:
             raise refused
         return allowed
@@ -175,11 +155,7 @@ class Egress:
     def socket(self, addr_info: Any) -> socket.socket:
         """A socket for an approved address. Raises Refused for another: nothing is sent there."""
         family, kind, proto, _, (address, port, *_) = addr_info
-        try:
-            known = (ip_address(address), port) in self._approved
-        except ValueError:
-            known = False
-        if not known:
+        if (address, port) not in self._approved:
             raise Refused(f"address {address} was not checked")
         opened = socket.socket(family, kind, proto)
         opened.setblocking(False)
@@ -187,4 +163,28 @@ class Egress:
 
     async def close(self) -> None:
         """Let go of the lookups that are under way."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        await self.names.close()
+
+
+@lru_cache(maxsize=4096)
+def _is_address(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _refuse_odd_spelling(host: str) -> None:
+    try:
+        socket.inet_aton(host.rstrip("."))
+    except (OSError, ValueError):
+        if ":" not in host:
+            return
+    raise Refused(f"host {host[:60]} is an odd spelling of an address")
+
+
+def _resolved(host: str, port: int, family: int, address: str) -> dict[str, Any]:
+    flags = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
+    spot = {"hostname": host, "host": address, "port": port}
+    return spot | {"family": family, "proto": 0, "flags": flags}

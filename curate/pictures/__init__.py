@@ -1,0 +1,1 @@
+"""Pictures: what an image file says of itself, and its pixels."""

@@ -1,0 +1,81 @@
+"""Blur: boxes of an image, such as faces, made unrecognisable, by img2dataset's own blurrer."""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from curate.pictures.header import TRANSPOSED
+from models.base import Image
+
+Box = Sequence[
+    float
+]  # left, top, right, bottom, each 0..1 of the image as it is stored in its file
+SIDES = 4
+MAX_BOXES = 1000
+_ONE_AT_A_TIME = threading.Lock()  # the blurrer seeds numpy's and Python's global generators
+
+
+class BoxError(ValueError):
+    """A cell of a list that does not say where the boxes are."""
+
+
+def boxes_of(value: Any) -> list[Box]:
+    """The boxes of a list's cell; null has none.
+
+    Raises BoxError for what is no list of four numbers from 0 to 1: an image whose faces cannot
+    be found must not be stored as if it had none.
+    """
+    boxes = [] if value is None else value
+    if not isinstance(boxes, list) or len(boxes) > MAX_BOXES or not all(map(_is_box, boxes)):
+        raise BoxError("boxes to blur are not [[left, top, right, bottom], ...], each 0 to 1")
+    return boxes
+
+
+def _is_box(box: Any) -> bool:
+    if not isinstance(box, list) or len(box) != SIDES:
+        return False
+    if not all(isinstance(side, int | float) and math.isfinite(side) for side in box):
+        return False
+    left, top, right, bottom = box
+    return bool(0 <= left <= right <= 1 and 0 <= top <= bottom <= 1)
+
+
+def turned(boxes: Sequence[Box], orientation: int) -> list[Box]:
+    """The same boxes in the upright image, whose EXIF orientation (1 to 8) was applied."""
+    return [_turned(box, orientation) for box in boxes]
+
+
+def _turned(box: Box, orientation: int) -> Box:
+    left, top, right, bottom = box
+    if orientation >= TRANSPOSED:
+        left, top, right, bottom = top, left, bottom, right
+    if orientation in (2, 3, 6, 7):
+        left, right = 1 - right, 1 - left
+    if orientation in (3, 4, 7, 8):
+        top, bottom = 1 - bottom, 1 - top
+    return left, top, right, bottom
+
+
+def blurred(pixels: Image, boxes: Sequence[Box]) -> Image:
+    """The image (height, width, or with 3 channels; uint8) with these boxes blurred."""
+    if not boxes:
+        return pixels
+    colour = pixels if pixels.ndim > 2 else np.repeat(pixels[..., None], 3, axis=2)  # noqa: PLR2004
+    with _ONE_AT_A_TIME:
+        return np.asarray(_blurrer()(colour, boxes), np.uint8)
+
+
+@cache
+def _blurrer() -> Any:
+    # img2dataset imports albumentations, which asks the network for its newest version else
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+    from img2dataset.blurrer import BoundingBoxBlurrer
+
+    return BoundingBoxBlurrer()

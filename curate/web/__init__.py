@@ -1,0 +1,1 @@
+"""The web: polite, guarded fetching of strangers' URLs."""
