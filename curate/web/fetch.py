@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -143,7 +144,7 @@ class _Call:
     async def run(self, urls: Sequence[str]) -> list[int]:
         for index, url in enumerate(urls):
             self.under_way[index] = self.visits.new(url)
-        todo = {asyncio.create_task(self._one(index)) for index in self.under_way}
+        todo = {asyncio.create_task(self._one(index)) for index in self._in_breadth()}
         try:
             while todo and not self._stalled():
                 done, todo = await asyncio.wait(
@@ -159,6 +160,17 @@ class _Call:
             for visit in self.under_way.values():  # of tasks that would not be cancelled, too
                 visit.share.give_back()
         return sorted([*never_ended, *await self._tell_stalled(set(never_ended))])
+
+    def _in_breadth(self) -> list[int]:
+        """The first URL of every host, then the second of each, and so on: a host that does not
+        answer is found out early, and one with many URLs begins early.
+        """
+        seen: Counter[str] = Counter()
+        turns = []
+        for index, visit in self.under_way.items():
+            turns.append((seen[visit.host], index))
+            seen[visit.host] += 1
+        return [index for _, index in sorted(turns)]
 
     async def _one(self, index: int) -> None:
         visit = self.under_way[index]

@@ -1,6 +1,6 @@
 """Limits: who may ask which host now, over all workers. No I/O, no threads, no clock of its own.
 
-A permit is the right to have one request to a host open. About every 20 ms a worker says how many
+A permit is the right to have one request to a host open. About every 50 ms a worker says how many
 permits it holds and how many requests wait, for all of its hosts in one call; the answer says how
 many requests more may begin, and how many permits it may keep. While it holds no more than that
 it hands the permit of a finished request to its next one without asking again.

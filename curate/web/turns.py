@@ -21,7 +21,7 @@ from curate.web.tally import News, Tally
 log = logging.getLogger(__name__)
 Ask = Callable[[str, dict[str, int], dict[str, int], News], Awaitable[Grants]]
 TTL_S = 10.0  # the dispatcher's: so long permits hold without a word to it
-SPARE_S = 0.1  # a permit that nobody uses is kept so long
+SPARE_S = 0.5  # a permit that nobody uses is kept so long
 NEWS_S = 1.0  # between two messages with news
 PACE = 20.0  # pauses between two exchanges, in durations of an exchange: 5 % of the time at most
 GIVE_UP_S = 30.0  # without an answer: then those who wait are told
@@ -63,7 +63,7 @@ class Turns:
     worker has. every_s: between two exchanges, less where an exchange takes microseconds.
     """
 
-    def __init__(self, ask: Ask, worker: str, every_s: float = 0.02, ttl_s: float = TTL_S) -> None:
+    def __init__(self, ask: Ask, worker: str, every_s: float = 0.05, ttl_s: float = TTL_S) -> None:
         self.tally = Tally()
         self._ask, self._worker, self._every_s, self._ttl_s = ask, worker, every_s, ttl_s
         self._hosts: dict[str, _Host] = {}
@@ -115,7 +115,8 @@ class Turns:
         if state.open + state.spare < state.keep and self._sure():
             state.spare += 1
             self._hand_out(state)
-        self._go_on()
+        else:
+            self._go_on()  # another worker may wait for it
 
     def _give_on(self, state: _Host) -> None:
         """A permit came as its waiter went: no request was made with it, so the next one has it."""
