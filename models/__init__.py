@@ -11,17 +11,23 @@ from schemas.configs import (
     BootstrapScorer,
     CaptionerConfig,
     ClipScorer,
+    HeadScorer,
     HfCaptioner,
     ImageStatsScorer,
+    ItmScorer,
+    NclScorer,
+    NoiseScorer,
+    PiiScorer,
     ScorerConfig,
     TextStatsScorer,
+    VisualnessScorer,
 )
 
 
 def scorer(config: ScorerConfig, artifact: Path | None = None) -> Scorer:
     """Build the scorer of a config, with its weights loaded.
 
-    artifact: local folder with what a pool-level unit fitted; only `bootstrap` reads one.
+    artifact: local folder with what a pool-level unit fitted; only bootstrap, ncl and noise read one.
     Raises ValueError where weights cannot be had, naming them and the remedy.
     """
     match config:
@@ -41,6 +47,30 @@ def scorer(config: ScorerConfig, artifact: Path | None = None) -> Scorer:
             from models.scorers.text_stats import TextStats
 
             return TextStats(config)
+        case ItmScorer():
+            from models.scorers.itm import Itm
+
+            return Itm(config)
+        case VisualnessScorer():
+            from models.scorers.visualness import Visualness
+
+            return Visualness(config)
+        case HeadScorer():
+            from models.scorers.head import Head
+
+            return Head(config)
+        case NclScorer():
+            from models.scorers.ncl import Ncl
+
+            return Ncl(config, artifact)
+        case NoiseScorer():
+            from models.scorers.noise import Noise
+
+            return Noise(config, artifact)
+        case PiiScorer():
+            from models.scorers.pii import Pii
+
+            return Pii(config)
         case _:
             assert_never(config)
 

@@ -18,24 +18,32 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from schemas.base import Config, Fraction, Name, Positive, Workers, explain
+from schemas.scorers import (
+    BootstrapScorer,
+    ClipScorer,
+    HeadScorer,
+    ImageStatsScorer,
+    ItmScorer,
+    NclScorer,
+    NoiseScorer,
+    PiiScorer,
+    ScorerConfig,
+    TextStatsScorer,
+    VisualnessScorer,
+)
 from schemas.units import (
     AllSelector,
-    BootstrapScorer,
     CaptionerConfig,
-    ClipScorer,
     ClipTrainer,
     ClusterSelector,
     DuplicatesConfig,
     EvaluationConfig,
     ExactDuplicates,
     HfCaptioner,
-    ImageStatsScorer,
     PerceptualDuplicates,
     RandomSelector,
     Retrieval,
-    ScorerConfig,
     SelectorConfig,
-    TextStatsScorer,
     TopSelector,
     TrainerConfig,
     ZeroShot,
@@ -58,10 +66,15 @@ __all__ = [
     "EvaluationConfig",
     "ExactDuplicates",
     "ExportConfig",
+    "HeadScorer",
     "HfCaptioner",
     "ImageStatsScorer",
     "IngestConfig",
+    "ItmScorer",
+    "NclScorer",
+    "NoiseScorer",
     "PerceptualDuplicates",
+    "PiiScorer",
     "RandomSelector",
     "Retrieval",
     "Rule",
@@ -71,6 +84,7 @@ __all__ = [
     "TextStatsScorer",
     "TopSelector",
     "TrainerConfig",
+    "VisualnessScorer",
     "Workers",
     "ZeroShot",
     "explain",
@@ -206,6 +220,9 @@ class Rule(Config):
     drop_above: float | None = None
     # exactly floor(N * keep_top) of the N known values, ties by uid
     keep_top: Fraction | None = None
+    # DataComp's own baseline instead: all with a value >= that of place int(N * keep_top), so one
+    # more and all ties
+    datacomp_compat: bool = False
     # N counts all downloaded pairs, or those that the rules before let pass
     of: Literal["pool", "survivors"] = "pool"
     drop_if: str | None = None  # SQL predicate over one row of `pairs`; NULL is unknown
@@ -223,6 +240,8 @@ class Rule(Config):
                 f"rule {self.name!r} needs exactly one of drop_below, drop_above, keep_top and"
                 f" drop_if; it has {ways or 'none'}"
             )
+        if self.datacomp_compat and self.keep_top is None:
+            raise ValueError(f"rule {self.name!r}: datacomp_compat says how keep_top is meant")
         if self.drop_if is not None and re.search(r"\b(select|over)\b", self.drop_if, re.I):
             raise ValueError(f"rule {self.name!r}: drop_if is said of one row: no SELECT, no OVER")
         if (self.value is None) != (ways == ["drop_if"]):

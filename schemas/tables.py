@@ -102,6 +102,28 @@ SCORES: Mapping[str, pa.Schema] = {
             ),  # distinct captions in the pool that this image has
         ]
     ),
+    "itm": pa.schema(
+        [
+            pa.field("itm_prob", pa.float32()),  # of the cross-encoder's "matched", 0..1
+            pa.field("itc_score", pa.float32()),  # cosine of its two projections, -1..1
+        ]
+    ),
+    "visualness": pa.schema([pa.field("visualness", pa.float32())]),  # 0..2
+    "head": pa.schema([pa.field("value", pa.float32())]),
+    "ncl": pa.schema([pa.field("ncl_score", pa.float32())]),  # higher is better, at most about 0
+    "noise": pa.schema(
+        [
+            pa.field("loss", pa.float32()),  # contrastive, nats
+            pa.field("noise_prob", pa.float32()),  # 0..1, never falls as the loss grows
+        ]
+    ),
+    "pii": pa.schema(
+        [
+            pa.field("emails", pa.int32()),
+            pa.field("phones", pa.int32()),
+            pa.field("ip_addresses", pa.int32()),
+        ]
+    ),
     "datacomp": pa.schema(
         [
             pa.field("clip_b32_similarity_score", pa.float32()),

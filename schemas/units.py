@@ -1,5 +1,5 @@
-"""The configs of all units, one class each, told apart by `kind`: scorers, captioners, duplicate
-finders, selectors, trainers, evaluations.
+"""The configs of all units but the scorers (scorers.py), one class each, told apart by `kind`:
+captioners, duplicate finders, selectors, trainers, evaluations.
 """
 
 from __future__ import annotations
@@ -9,76 +9,6 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from schemas.base import Config, Name, Positive
-
-
-class ClipScorer(Config):
-    """Cosine of an open_clip model's image and text embeddings (CLIPScore without its factor)."""
-
-    runtime: ClassVar[frozenset[str]] = frozenset({"batch_size"})
-    kind: Literal["clip"] = "clip"
-    name: Name = "clip"
-    model: str = "ViT-B-32"  # open_clip architecture, or hf-hub:org/name
-    # tag, or path of a checkpoint; None with an hf-hub: model
-    pretrained: str | None = "datacomp_xl_s13b_b90k"
-    # auto: bf16 on a GPU that has it, else fp32
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    batch_size: Positive = 256
-    embeddings: bool = True
-
-
-class BootstrapScorer(Config):
-    """A small open_clip model trained on the pool itself, cross-fitted: no pair is scored by a
-    model that saw it.
-    """
-
-    runtime: ClassVar[frozenset[str]] = frozenset({"batch_size", "refit"})
-    kind: Literal["bootstrap"] = "bootstrap"
-    name: Name = "bootstrap"
-    folds: int = Field(2, ge=2, le=20)
-    steps: Positive = 150  # per fold; on a few thousand pairs more of them learn the noise by heart
-    train_batch_size: Positive = 128
-    lr: float = Field(2e-3, gt=0)
-    weight_decay: float = Field(0.1, ge=0)
-    warmup: int = Field(15, ge=0)
-    shift: int = Field(3, ge=0)  # pixels that a training batch is moved by, at most
-    # a sample by hash(seed, uid) above that: the model must not grow with the pool
-    max_pairs: Positive = 200_000
-    vocabulary: int = Field(4096, ge=16)  # words learned from the pool's captions
-    context_length: int = Field(24, ge=4)
-    image_size: Positive = 48
-    patch_size: Positive = 16
-    width: Positive = 128
-    layers: Positive = 2
-    text_width: Positive = 128  # of the text transformer
-    text_layers: int = Field(0, ge=0)  # 0: a bag of words
-    embed_dim: Positive = 128
-    batch_size: Positive = 256
-    embeddings: bool = True
-    # torch threads of a training: part of the result, so that it is the same anywhere
-    threads: Positive = 1
-    seed: int = 0
-    refit: Literal["every_version", "frozen"] = "every_version"
-
-
-class ImageStatsScorer(Config):
-    """What the pixels say without a model."""
-
-    kind: Literal["image_stats"] = "image_stats"
-    name: Name = "image_stats"
-
-
-class TextStatsScorer(Config):
-    """What the caption says without a model, and how often it and the image occur in the whole
-    pool.
-    """
-
-    kind: Literal["text_stats"] = "text_stats"
-    name: Name = "text_stats"
-
-
-ScorerConfig = Annotated[
-    ClipScorer | BootstrapScorer | ImageStatsScorer | TextStatsScorer, Field(discriminator="kind")
-]
 
 
 class HfCaptioner(Config):

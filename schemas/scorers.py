@@ -1,0 +1,182 @@
+"""The configs of the scorers, one class each, told apart by `kind`.
+
+A scorer with `pixels` False looks at no image. One with `of` is computed from what another scorer
+has stored, by its name, after the pass over the images.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from schemas.base import Config, Name, Positive
+
+
+class ClipScorer(Config):
+    """Cosine of an open_clip model's image and text embeddings (CLIPScore without its factor)."""
+
+    runtime: ClassVar[frozenset[str]] = frozenset({"batch_size"})
+    kind: Literal["clip"] = "clip"
+    name: Name = "clip"
+    model: str = "ViT-B-32"  # open_clip architecture, or hf-hub:org/name
+    # tag, or path of a checkpoint; None with an hf-hub: model
+    pretrained: str | None = "datacomp_xl_s13b_b90k"
+    # auto: bf16 on a GPU that has it, else fp32
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    batch_size: Positive = 256
+    embeddings: bool = True
+
+
+class BootstrapScorer(Config):
+    """A small open_clip model trained on the pool itself, cross-fitted: no pair is scored by a
+    model that saw it.
+    """
+
+    runtime: ClassVar[frozenset[str]] = frozenset({"batch_size", "refit"})
+    kind: Literal["bootstrap"] = "bootstrap"
+    name: Name = "bootstrap"
+    folds: int = Field(2, ge=2, le=20)
+    steps: Positive = 150  # per fold; on a few thousand pairs more of them learn the noise by heart
+    train_batch_size: Positive = 128
+    lr: float = Field(2e-3, gt=0)
+    weight_decay: float = Field(0.1, ge=0)
+    warmup: int = Field(15, ge=0)
+    shift: int = Field(3, ge=0)  # pixels that a training batch is moved by, at most
+    # a sample by hash(seed, uid) above that: the model must not grow with the pool
+    max_pairs: Positive = 200_000
+    vocabulary: int = Field(4096, ge=16)  # words learned from the pool's captions
+    context_length: int = Field(24, ge=4)
+    image_size: Positive = 48
+    patch_size: Positive = 16
+    width: Positive = 128
+    layers: Positive = 2
+    text_width: Positive = 128  # of the text transformer
+    text_layers: int = Field(0, ge=0)  # 0: a bag of words
+    embed_dim: Positive = 128
+    batch_size: Positive = 256
+    embeddings: bool = True
+    # torch threads of a training: part of the result, so that it is the same anywhere
+    threads: Positive = 1
+    seed: int = 0
+    refit: Literal["every_version", "frozen"] = "every_version"
+
+
+class ImageStatsScorer(Config):
+    """What the pixels say without a model."""
+
+    kind: Literal["image_stats"] = "image_stats"
+    name: Name = "image_stats"
+
+
+class TextStatsScorer(Config):
+    """What the caption says without a model, and how often it and the image occur in the whole
+    pool.
+    """
+
+    pixels: ClassVar[bool] = False
+    kind: Literal["text_stats"] = "text_stats"
+    name: Name = "text_stats"
+
+
+class ItmScorer(Config):
+    """Image-text matching of a BLIP checkpoint: the probability that the two belong together, by
+    its cross-encoder (BLIP, section 3; 35 tokens as CapFilt has them).
+    """
+
+    runtime: ClassVar[frozenset[str]] = frozenset({"batch_size"})
+    kind: Literal["itm"] = "itm"
+    name: Name = "itm"
+    model: str  # such as Salesforce/blip-itm-base-coco, or a folder
+    max_tokens: int = Field(35, ge=4)
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    batch_size: Positive = 32
+
+
+class VisualnessScorer(Config):
+    """How visual a caption is: 1 - cosine of its embedding and that of one image of random pixels
+    (TIP-CLIP, section 3; a decision at 0.83 for vanilla CLIP, 0.79 for theirs).
+    """
+
+    pixels: ClassVar[bool] = False
+    runtime: ClassVar[frozenset[str]] = frozenset({"batch_size"})
+    kind: Literal["visualness"] = "visualness"
+    name: Name = "visualness"
+    model: str = "ViT-B-32"
+    pretrained: str | None = "datacomp_xl_s13b_b90k"
+    null_seed: int = 0  # of the random pixels
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    batch_size: Positive = 256
+
+
+class HeadScorer(Config):
+    """A linear or MLP head on a scorer's stored image embeddings, from a safetensors file: LAION's
+    aesthetic predictor, its NSFW and watermark heads, your own.
+    """
+
+    pixels: ClassVar[bool] = False
+    kind: Literal["head"] = "head"
+    name: Name  # such as aesthetic
+    of: Name = "clip"  # whose embeddings
+    weights: str  # safetensors with layers `0.weight`, `0.bias`, `2.weight` ... in this order
+    activation: Literal["none", "relu", "gelu", "sigmoid"] = "relu"  # between layers
+    output: Literal["none", "sigmoid"] = "none"
+
+
+class NclScorer(Config):
+    """negCLIPLoss: the cosine less what the pair's image and caption have with others (Wang et al.
+    2024, equation 2), by a scorer's stored embeddings.
+    """
+
+    pixels: ClassVar[bool] = False
+    runtime: ClassVar[frozenset[str]] = frozenset({"refit"})
+    kind: Literal["ncl"] = "ncl"
+    name: Name = "ncl"
+    of: Name = "clip"
+    temperature: float = Field(0.01, gt=0)  # OpenAI's L/14; 0.07 for DFN-P
+    batch: Positive = 32_768  # pairs that a pair is compared with
+    rounds: Positive = 10  # such batches, of which the mean is taken
+    seed: int = 0
+    refit: Literal["every_version", "frozen"] = "every_version"
+
+
+class NoiseScorer(Config):
+    """How likely a pair is a mismatch, by its contrastive loss under a scorer's stored embeddings
+    (NEVLP, NLIP: what is learned late is noise), and an estimate of the pool's noise rate that
+    says none where there is none.
+    """
+
+    pixels: ClassVar[bool] = False
+    runtime: ClassVar[frozenset[str]] = frozenset({"refit"})
+    kind: Literal["noise"] = "noise"
+    name: Name = "noise"
+    of: Name = "bootstrap"
+    temperature: float = Field(0.07, gt=0)
+    batch: Positive = 256  # pairs that a pair is compared with
+    max_pairs: Positive = 200_000  # that the mixture and the null are fitted on, by hash(seed, uid)
+    seed: int = 0
+    refit: Literal["every_version", "frozen"] = "every_version"
+
+
+class PiiScorer(Config):
+    """Personal data in captions: e-mail and IP addresses, phone numbers."""
+
+    pixels: ClassVar[bool] = False
+    kind: Literal["pii"] = "pii"
+    name: Name = "pii"
+    region: str | None = None  # whose national phone numbers count, such as DE; None: only +49 ...
+
+
+ScorerConfig = Annotated[
+    ClipScorer
+    | BootstrapScorer
+    | ImageStatsScorer
+    | TextStatsScorer
+    | ItmScorer
+    | VisualnessScorer
+    | HeadScorer
+    | NclScorer
+    | NoiseScorer
+    | PiiScorer,
+    Field(discriminator="kind"),
+]
