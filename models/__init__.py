@@ -24,10 +24,12 @@ from schemas.configs import (
 )
 
 
-def scorer(config: ScorerConfig, artifact: Path | None = None) -> Scorer:
+def scorer(  # noqa: PLR0911 - a menu
+    config: ScorerConfig, artifact: Path | None = None
+) -> Scorer:
     """Build the scorer of a config, with its weights loaded.
 
-    artifact: local folder with what a pool-level unit fitted; only bootstrap, ncl and noise read one.
+    artifact: local folder with what a pool-level unit fitted: bootstrap, ncl and noise read one.
     Raises ValueError where weights cannot be had, naming them and the remedy.
     """
     match config:
