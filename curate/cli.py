@@ -51,6 +51,12 @@ class Format(StrEnum):
     parquet = "parquet"
 
 
+class Of(StrEnum):
+    pool = "pool"
+    survivors = "survivors"
+    recipe = "recipe"
+
+
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for everything the demo makes.")] = Path(
@@ -156,6 +162,61 @@ def download(
         statuses=status or [],
     )
     print(traffic_table(came))
+
+
+@app.command("filter")
+def decide(
+    recipe: Recipe,
+    root: Annotated[str | None, typer.Option(help="Dataset, instead of the recipe's.")] = None,
+    what_if: Annotated[
+        bool, typer.Option("--what-if", help="Say what would be kept, and change nothing.")
+    ] = False,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="With --what-if: RULE.KNOB=VALUE. May be given several times."),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Ray workers, instead of the recipe's.")
+    ] = None,
+) -> None:
+    """Decide by the recipe's rules; or ask, in seconds, what others would keep."""
+    from curate.dataset import existing
+    from curate.filter import filter_pairs
+    from curate.what_if import changed, decided, told
+    from curate.what_if import what_if as ask
+
+    config = _recipe(recipe, root, workers)
+    if changes and not what_if:
+        raise ValueError("--set is for --what-if; to decide so, write it in the recipe")
+    rules = changed(config.rules, changes or [])
+    data = existing(config.root)
+    if what_if:
+        print(told(ask(data, rules)))
+        return
+    filter_pairs(data, rules, config.workers)
+    print(decided(data))
+
+
+@app.command()
+def tune(
+    recipe: Recipe,
+    rule: Annotated[str, typer.Argument(help="Rule of the recipe, with a threshold or fraction.")],
+    keep: Annotated[
+        list[float], typer.Option(help="Fraction to keep. May be given several times.")
+    ],
+    of: Annotated[
+        Of | None, typer.Option(help="What it is a fraction of; else as the rule has it.")
+    ] = None,
+    root: Annotated[str | None, typer.Option(help="Dataset, instead of the recipe's.")] = None,
+) -> None:
+    """Suggest the threshold of a rule that keeps a given fraction."""
+    from curate.dataset import existing
+    from curate.tune import told
+    from curate.tune import tune as suggest
+
+    config = _recipe(recipe, root, None)
+    basis: Any = None if of is None else of.value
+    print(told(suggest(existing(config.root), config.rules, rule, keep, basis)))
 
 
 @app.command()

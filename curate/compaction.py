@@ -8,6 +8,7 @@ stay as they are. A part without rows has no row group of its own and stays a si
 from __future__ import annotations
 
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pyarrow as pa
@@ -19,7 +20,13 @@ from curate.versions import Part
 
 ROWS = 1_000_000  # of a compacted file, about
 LEAST_PARTS = 50  # fewer are left alone
+THREADS = 2  # Parquet is read and written outside of Python's lock
 NUMBERING = ("urls", "samples")
+UNIQUE = (
+    "uid",
+    "caption_id",
+    "other_uid",
+)  # no two alike: a dictionary of them costs time and bytes
 
 
 def compact(fs: AbstractFileSystem, folder: str, parts: dict[int, Part]) -> dict[int, Part]:
@@ -27,8 +34,10 @@ def compact(fs: AbstractFileSystem, folder: str, parts: dict[int, Part]) -> dict
     if folder.rsplit("/", 1)[-1] in NUMBERING or not _is_narrow(fs, folder, parts):
         return parts
     moved = dict(parts)
-    for run in _runs(parts):
-        moved |= _write(fs, folder, {p: parts[p] for p in run})
+    runs = [{p: parts[p] for p in run} for run in _runs(parts)]
+    with ThreadPoolExecutor(THREADS, thread_name_prefix="compact") as pool:
+        for done in pool.map(lambda run: _write(fs, folder, run), runs):
+            moved |= done
     return moved
 
 
@@ -60,13 +69,17 @@ def _write(fs: AbstractFileSystem, folder: str, parts: dict[int, Part]) -> dict[
     whole = hashlib.sha256(repr([(n, p.generation) for n, p in parts.items()]).encode()).hexdigest()
     name = f"{min(parts):08d}-{max(parts):08d}.{whole[:16]}.parquet"
     tables = (
-        pq.read_table(pa.BufferReader(fs.cat_file(f"{folder}/{p.file}"))) for p in parts.values()
+        pq.ParquetFile(pa.BufferReader(fs.cat_file(f"{folder}/{p.file}"))).read(use_threads=False)
+        for p in parts.values()
     )
     with storage.writing(fs, f"{folder}/{name}") as stream:
         writer: pq.ParquetWriter | None = None
         for rows in tables:
             plain = rows.replace_schema_metadata(None)
-            writer = writer or pq.ParquetWriter(stream, plain.schema, compression="zstd")
+            repeated = [c for c in plain.column_names if c not in UNIQUE]
+            writer = writer or pq.ParquetWriter(
+                stream, plain.schema, compression="zstd", use_dictionary=repeated
+            )
             writer.write_table(plain, row_group_size=plain.num_rows)
         if writer:
             writer.close()

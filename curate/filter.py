@@ -1,40 +1,30 @@
 """Filter: scores_* -> rules_failed, decisions_quality.
 
-A rule is evaluated by DuckDB over one row per downloaded pair. A missing score, NaN included, is
-its own state: the
-pair is dropped with the reason `unknown <rule>`. Fractions are resolved once over the pool to a cut
-(value, uid) and
-then applied part by part, so that a new threshold costs SQL and no inference.
+A rule is evaluated by DuckDB over one row per downloaded pair (`evidence`). Fractions are resolved
+once over the pool and then applied chunk by chunk, so that a new threshold costs SQL and no
+inference. A part that was written stays written, whatever ends the run.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from fractions import Fraction
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pyarrow as pa
 
 from curate.claims import Claim, digest
 from curate.dataset import Dataset
 from curate.engine import Stats, Work, run_parts, workers_for
-from curate.query import (
-    columns_of,
-    connect,
-    connect_part,
-    literal,
-    lock,
-    pairs_sql,
-    quote,
-    select,
-    views,
-)
+from curate.evidence import Columns, Evidence, chunks, columns_read, gathered, parts_to_judge
+from curate.query import quote
+from curate.verdicts import PASSES, UNKNOWN, Cuts, cuts_of, kept_count, verdict_sql
 from schemas.configs import Rule, Rules, Workers
 from schemas.tables import DECISIONS, RULES_FAILED
 
-Columns = dict[str, list[tuple[str, str]]]  # of each table: name and SQL type
-Cut = tuple[float, str] | None  # the last pair that a fraction keeps; None: it keeps nobody
+__all__ = ["filter_pairs", "kept_count", "to_decisions"]
+
+WRITERS = 2  # threads that write parts: Parquet is written outside of Python's lock
 
 
 def filter_pairs(data: Dataset, rules: Sequence[Rule], workers: Workers | int = 0) -> None:
@@ -42,157 +32,106 @@ def filter_pairs(data: Dataset, rules: Sequence[Rule], workers: Workers | int = 
 
     Raises ValueError for a rule over a column that is not there, naming those that are.
     """
+    columns = columns_read(data, rules)
+    where = workers_for(data.rows("samples"), workers)
+    here = where == 0 or (isinstance(where, Workers) and where.count == 0)
+    tops = any(rule.keep_top is not None for rule in rules)
+    with gathered(data, rules, columns, parts_to_judge(data) if tops else ()) as evidence:
+        cuts = cuts_of(evidence, rules)
+        claims = _claims(data, rules, columns, cuts)
+        runs = chunks(data, data.missing(claims))
+        # what was gathered for the fractions will do, but a worker elsewhere gathers its own
+        ready = evidence if here and tops else None
+
+        def build() -> Work:
+            def work(run: int) -> Stats:
+                if ready is not None:
+                    return _decide(data, runs[run], rules, cuts, claims, ready)
+                threads = None if here else 1
+                with gathered(data, rules, columns, runs[run], threads) as evidence:
+                    return _decide(data, runs[run], rules, cuts, claims, evidence)
+
+            return work
+
+        run_parts(build, range(len(runs)), where, label="filter")
+    data.publish(*claims)
+
+
+def _claims(data: Dataset, rules: Sequence[Rule], columns: Columns, cuts: Cuts) -> list[Claim]:
     config = Rules(rules=tuple(rules))
-    tables = _tables(data, rules)
-    columns, cuts = resolve(data, rules, tables)
-    claims = [
+    return [
         data.claim(
             table,
             config,
-            of=tables[:2],
-            also=tables[2:],
+            of=("urls", "samples"),
+            also=[t for t in columns if t not in ("urls", "samples")],
             artifact=digest([cuts, columns]),
             revisable=True,
         )
         for table in ("decisions_quality", "rules_failed")
     ]
 
-    def build() -> Work:
-        return lambda part: _decide(data, part, rules, columns, cuts, claims)
-
-    workers = workers_for(data.rows("samples"), workers)
-    run_parts(build, data.missing(claims), workers, label="filter")
-    data.publish(*claims)
-
-
-def _tables(data: Dataset, rules: Sequence[Rule]) -> list[str]:
-    """The tables that the rules speak of, after urls and samples."""
-    text = " ".join(f"{r.value or ''} {r.drop_if or ''}" for r in rules)
-    return [
-        "urls",
-        "samples",
-        *(t for t in views(data) if t.startswith("scores_") and f"{t}__" in text),
-    ]
-
-
-def kept_count(n: int, fraction: float) -> int:
-    """Exactly floor(n * fraction), reading the fraction as it is written: 0.3 is three tenths."""
-    return math.floor(n * Fraction(repr(fraction)))
-
-
-def resolve(
-    data: Dataset, rules: Sequence[Rule], tables: Sequence[str]
-) -> tuple[Columns, dict[str, Cut]]:
-    """The columns that rules can speak of, and for every fraction the last pair that it keeps."""
-    con = connect(data)
-    lock(con, data)
-    columns = columns_of(con, tables)
-    con.execute(f"CREATE TEMP VIEW scored AS {pairs_sql(con, tables, decided=False)}")
-    cuts: dict[str, Cut] = {}
-    for at, rule in enumerate(rules):
-        if rule.keep_top is not None:
-            cuts[rule.name] = _cut(con, rules[:at] if rule.of == "survivors" else [], rule, cuts)
-    con.close()
-    return columns, cuts
-
-
-def _cut(con: Any, before: Sequence[Rule], rule: Rule, cuts: dict[str, Cut]) -> Cut:
-    """The last pair that a fraction keeps, ordered by value, ties by uid."""
-    passed = [f"({failure_sql(r, cuts)}) IS NULL" for r in before]
-    where = " AND ".join(["samples__status = 'success'", f"{_value(rule)} IS NOT NULL", *passed])
-    n = int(_run(con, f"SELECT count(*) AS n FROM scored WHERE {where}", [rule])["n"][0].as_py())
-    last = kept_count(n, float(rule.keep_top or 0)) - 1
-    if last < 0:
-        return None
-    order = (
-        f"SELECT {_value(rule)} AS value, uid FROM scored WHERE {where} ORDER BY value DESC, uid"
-    )
-    found = _run(con, f"{order} LIMIT 1 OFFSET {last}", [rule]).to_pylist()[0]
-    return found["value"], found["uid"]
-
-
-def _value(rule: Rule) -> str:
-    column = quote(str(rule.value))
-    return f"CASE WHEN isnan(CAST({column} AS DOUBLE)) THEN NULL ELSE CAST({column} AS DOUBLE) END"
-
-
-def failure_sql(rule: Rule, cuts: dict[str, Cut]) -> str:
-    """SQL for one rule: NULL where the pair passes, else the reason."""
-    unknown = f"({_predicate(rule) if rule.drop_if is not None else _value(rule)}) IS NULL"
-    unscored = literal(f"unknown {rule.name}")
-    failed = f"WHEN {_failed(rule, cuts)} THEN {literal(rule.name)}"
-    return f"CASE WHEN {unknown} THEN {unscored} {failed} END"
-
-
-def _predicate(rule: Rule) -> str:
-    # TRY: a value that an expression cannot take costs its pair, which is unknown, not the run
-    return f"TRY(CAST(({rule.drop_if}\n) AS BOOLEAN))"
-
-
-def _failed(rule: Rule, cuts: dict[str, Cut]) -> str:
-    if rule.drop_if is not None:
-        return _predicate(rule)
-    value = f"({_value(rule)})"
-    if rule.drop_below is not None:
-        return f"{value} < {_number(rule.drop_below)}"
-    if rule.drop_above is not None:
-        return f"{value} > {_number(rule.drop_above)}"
-    cut = cuts[rule.name]
-    if cut is None:
-        return "true"
-    last, uid = _number(cut[0]), literal(cut[1])
-    return f"({value} < {last} OR ({value} = {last} AND uid > {uid}))"
-
-
-def _number(value: float) -> str:
-    return f"{literal(repr(value))}::DOUBLE"
-
 
 def _decide(
     data: Dataset,
-    part: int,
+    parts: Sequence[int],
     rules: Sequence[Rule],
-    columns: Columns,
-    cuts: dict[str, Cut],
+    cuts: Cuts,
     claims: Sequence[Claim],
+    evidence: Evidence,
 ) -> Stats:
-    con = connect_part(data, columns, part)
-    con.execute(f"CREATE VIEW scored AS {pairs_sql(con, list(columns), decided=False)}")
-    verdicts = [f"{failure_sql(r, cuts)} AS verdict_{i}" for i, r in enumerate(rules)]
-    seen = [
-        f"CAST({quote(r.value) if r.value else 'NULL'} AS VARCHAR) AS value_{i}"
-        for i, r in enumerate(rules)
-    ]
-    chosen = ", ".join(["uid", *verdicts, *seen])
-    where = "samples__status = 'success'"
-    rows = _run(con, f"SELECT {chosen} FROM scored WHERE {where} ORDER BY uid", rules)
-    con.close()
-    for claim, table in zip(claims, to_decisions(rows, len(rules)), strict=True):
-        data.write(claim, part, table)
+    some = f"part IN ({', '.join(map(str, parts))})"
+    seen = _seen_sql(evidence, rules, cuts)
+    rows = evidence.ask(f"SELECT {seen} WHERE {some} ORDER BY part, uid")
+    begins = np.searchsorted(rows["part"].to_numpy(), [*parts, parts[-1] + 1])
+
+    def write(at: int) -> None:
+        some = rows.slice(begins[at], begins[at + 1] - begins[at])
+        tables = to_decisions(some, [rule.name for rule in rules])
+        for claim, table in zip(claims, tables, strict=True):
+            data.write(claim, parts[at], table)
+
+    with ThreadPoolExecutor(WRITERS, thread_name_prefix="part") as pool:
+        list(pool.map(write, range(len(parts))))
     return {"rows": rows.num_rows}
 
 
-def to_decisions(rows: pa.Table, rules: int) -> tuple[pa.Table, pa.Table]:
-    """From verdict_0.. and value_0..: decisions (the first failing rule) and every failing one."""
-    verdicts = [rows[f"verdict_{i}"].to_pylist() for i in range(rules)]
-    values = [rows[f"value_{i}"].to_pylist() for i in range(rules)]
-    uids = rows["uid"].to_pylist()
-    reasons = [next((v[i] for v in verdicts if v[i] is not None), None) for i in range(len(uids))]
-    failed = [
-        {"uid": uid, "rule": verdict[i], "value": value[i]}
-        for i, uid in enumerate(uids)
-        for verdict, value in zip(verdicts, values, strict=True)
-        if verdict[i] is not None
-    ]
-    decisions = {"uid": uids, "keep": [r is None for r in reasons], "reason": reasons}
-    return (
-        pa.table(decisions, schema=DECISIONS),
-        pa.Table.from_pylist(failed, schema=RULES_FAILED),
+def _seen_sql(evidence: Evidence, rules: Sequence[Rule], cuts: Cuts) -> str:
+    """part, uid, of each rule the verdict and, where a pair does not pass it, the value seen."""
+    chosen = ["part", "uid"]
+    for i, rule in enumerate(rules):
+        verdict = verdict_sql(evidence, rule, cuts)
+        value = quote(evidence.column(rule)) if rule.drop_if is None else "NULL"
+        chosen += [
+            f"{verdict} AS verdict_{i}",
+            f"CASE WHEN {verdict} <> {PASSES} THEN CAST({value} AS VARCHAR) END AS value_{i}",
+        ]
+    return f"{', '.join(chosen)} FROM evidence"
+
+
+def to_decisions(rows: pa.Table, rules: Sequence[str]) -> tuple[pa.Table, pa.Table]:
+    """From uid, verdict_0.. and value_0..: decisions (the first failing rule) and every failing
+    one, in the order of the rows and of the rules.
+    """
+    uids, n = rows["uid"].combine_chunks(), rows.num_rows
+    verdicts = np.zeros((n, len(rules) + 1), np.int8)  # a last column that nobody fails
+    for i in range(len(rules)):
+        verdicts[:, i] = rows[f"verdict_{i}"].to_numpy()
+    reasons = pa.array([text for name in rules for text in (name, f"unknown {name}")], pa.string())
+    row, rule = np.nonzero(verdicts)
+    said = reasons.take(pa.array(2 * rule + (verdicts[row, rule] == UNKNOWN)))
+    values = pa.concat_arrays(
+        [rows[f"value_{i}"].combine_chunks().cast(pa.string()) for i in range(len(rules))]
+        or [pa.array([], pa.string())]
     )
-
-
-def _run(con: Any, sql: str, rules: Sequence[Rule]) -> pa.Table:
-    try:
-        return select(con, sql)
-    except ValueError as error:
-        raise ValueError(f"the rules {', '.join(r.name for r in rules)}: {error}") from error
+    first = np.unique(row, return_index=True)
+    at = np.full(n, -1)
+    at[first[0]] = first[1]
+    reason = said.take(pa.array(at, mask=at < 0))
+    decisions = {"uid": uids, "keep": pa.array(at < 0), "reason": reason}
+    failed = {
+        "uid": uids.take(pa.array(row)),
+        "rule": said,
+        "value": values.take(pa.array(rule * n + row)),
+    }
+    return pa.table(decisions, schema=DECISIONS), pa.table(failed, schema=RULES_FAILED)

@@ -2,26 +2,29 @@
 that imports duckdb.
 
 Two kinds of connection: `connect` for our own stages, and `query` for a user's SQL, which can read
-the dataset and
-nothing else: SELECT-type statements only, file and network access off outside the dataset,
-configuration locked.
+the dataset and nothing else: SELECT-type statements only, file and network access off outside
+the dataset, configuration locked.
 """
 
 from __future__ import annotations
 
 import tempfile
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from curate.dataset import Dataset
 from curate.storage import is_local
+from curate.versions import Part
 from schemas.tables import PAIRS_LEAD
 
 if TYPE_CHECKING:
     import duckdb
+
+_PART_NUMBER = "CAST(split_part(parse_filename(filename), '.', 1) AS INTEGER)"
 
 _FIRST_FAILING = """
 SELECT u.uid,
@@ -42,10 +45,15 @@ def literal(text: str) -> str:
 
 
 def connect(
-    data: Dataset, memory_limit: str = "2GB", threads: int | None = None
+    data: Dataset,
+    memory_limit: str = "2GB",
+    threads: int | None = None,
+    only: Sequence[str] | None = None,
 ) -> duckdb.DuckDBPyConnection:
     """A connection with the views of the dataset's version; joins spill to a scratch folder past
     `memory_limit`.
+
+    only: views of these tables alone: making one opens every file of its table.
     """
     import duckdb
 
@@ -57,9 +65,9 @@ def connect(
         con.execute(f"SET threads = {threads}")
     if not is_local(data.fs):
         con.register_filesystem(data.fs)
-    for table in views(data):
+    for table in views(data) if only is None else only:
         con.execute(view_sql(data, table))
-    if "urls" in data.tables():
+    if only is None and "urls" in data.tables():
         con.execute(f"CREATE VIEW decisions AS {decisions_sql(views(data))}")
         con.execute(f"CREATE VIEW pairs AS {pairs_sql(con, views(data))}")
     return con
@@ -68,31 +76,6 @@ def connect(
 def _scratch() -> str:
     """A folder that DuckDB makes when it first spills, and removes when the connection ends."""
     return f"{tempfile.gettempdir()}/curate-duckdb-{uuid.uuid4().hex}"
-
-
-def connect_part(
-    data: Dataset, columns: Mapping[str, Sequence[tuple[str, str]]], part: int
-) -> duckdb.DuckDBPyConnection:
-    """A connection that sees one part of some tables and nothing else, on one thread.
-
-    columns: name and type of each table's columns over all of its parts (`columns_of`); a part that
-    lacks one, or a table that lacks the part, has nulls or no rows of the same types.
-    """
-    import duckdb
-
-    con = duckdb.connect(":memory:", config={"threads": 1, "enable_external_access": "false"})
-    for table, wanted in columns.items():
-        have = part in data.parts(table)
-        rows = data.read(table, part if have else min(data.parts(table)))
-        rows = rows.select([c for c, _ in wanted if c in rows.column_names])
-        con.register(f"_{table}", rows if have else rows.slice(0, 0))
-        chosen = ", ".join(
-            f"CAST({quote(c) if c in rows.column_names else 'NULL'} AS {kind}) AS {quote(c)}"
-            for c, kind in wanted
-        )
-        con.execute(f"CREATE VIEW {quote(table)} AS SELECT {chosen} FROM {quote(f'_{table}')}")
-    con.execute("SET lock_configuration = true")
-    return con
 
 
 def columns_of(
@@ -199,6 +182,16 @@ def select(con: duckdb.DuckDBPyConnection, sql: str, parameters: Sequence[Any] =
         raise ValueError(" ".join(str(error).split())[:500]) from error
 
 
+def run(con: duckdb.DuckDBPyConnection, sql: str) -> None:
+    """Run SQL that returns nothing. Raises ValueError as `select` does."""
+    import duckdb
+
+    try:
+        con.execute(sql)
+    except duckdb.Error as error:
+        raise ValueError(" ".join(str(error).split())[:500]) from error
+
+
 def query(data: Dataset, sql: str, memory_limit: str = "2GB") -> pa.Table:
     """Run a user's SQL, read-only. Raises ValueError with DuckDB's first line, or for anything but
     SELECT.
@@ -237,6 +230,61 @@ def with_part_sql(data: Dataset, table: str) -> str:
     number = r"CAST(regexp_extract(filename, '(\d{8})\.g\d+\.parquet$', 1) AS INTEGER)"
     body = f"read_parquet([{files}], filename = true, union_by_name = true)"
     return f"SELECT * EXCLUDE (filename), {number} AS part FROM {body}"
+
+
+def some_parts_sql(
+    con: duckdb.DuckDBPyConnection,
+    data: Dataset,
+    table: str,
+    columns: Sequence[tuple[str, str]],
+    parts: Sequence[int],
+    numbered: bool = False,
+) -> str:
+    """SELECT of these columns (name, type) of some parts of a table, each cast to its type; one
+    that no part has is null. Parts in a compacted file come through memory, by their row groups.
+
+    numbered: with `part`, for a table that is never compacted.
+    """
+    entries = [data.parts(table)[p] for p in parts if p in data.parts(table)]
+    bodies = []
+    if singles := [e.file for e in entries if e.row_group is None]:
+        prefix = "" if is_local(data.fs) else f"{_protocol(data)}://"
+        files = ", ".join(literal(f"{prefix}{data.path}/{table}/{name}") for name in singles)
+        named = ", filename = true" if numbered else ""
+        bodies.append(f"read_parquet([{files}], union_by_name = true{named})")
+    if any(e.row_group is not None for e in entries):
+        con.register(f"_{table}", _row_groups(data, table, [c for c, _ in columns], entries))
+        bodies.append(quote(f"_{table}"))
+    number = f", {_PART_NUMBER} AS part" if numbered else ""
+    selects = [_cast_sql(con, body, columns, number) for body in bodies]
+    nothing = ", ".join(f"CAST(NULL AS {kind}) AS {quote(c)}" for c, kind in columns)
+    number = ", CAST(NULL AS INTEGER) AS part" if numbered else ""
+    return " UNION ALL ".join(selects) or f"SELECT {nothing}{number} WHERE false"
+
+
+def _cast_sql(con: Any, body: str, columns: Sequence[tuple[str, str]], number: str = "") -> str:
+    have = {row[0] for row in con.execute(f"DESCRIBE SELECT * FROM {body}").fetchall()}
+    chosen = ", ".join(
+        f"CAST({quote(c) if c in have else 'NULL'} AS {kind}) AS {quote(c)}" for c, kind in columns
+    )
+    return f"SELECT {chosen}{number} FROM {body}"
+
+
+def _row_groups(
+    data: Dataset, table: str, columns: Sequence[str], entries: Sequence[Part]
+) -> pa.Table:
+    """Rows of parts that lie in compacted files: one read per file."""
+    groups: dict[str, list[int]] = {}
+    for entry in entries:
+        if entry.row_group is not None:
+            groups.setdefault(entry.file, []).append(entry.row_group)
+    found = []
+    for name, wanted in groups.items():
+        with data.fs.open(f"{data.path}/{table}/{name}", "rb") as stream:
+            file = pq.ParquetFile(stream)
+            have = [c for c in columns if c in file.schema_arrow.names]
+            found.append(file.read_row_groups(wanted, columns=have))
+    return pa.concat_tables(found, promote_options="permissive")
 
 
 def draw_sql(seed: int, uid: str = "uid") -> str:

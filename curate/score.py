@@ -1,8 +1,10 @@
 """Score: urls, samples -> scores_*.
 
 One pass: a worker reads a part's images by byte range, decodes them once and runs every scorer on
-the same pixels.
-Nothing is dropped: a pair that a scorer cannot score is a row of nulls with an `error`.
+the same pixels; no scorer that looks at pixels, no decoding. Threads ahead of the model read,
+decode, bring the pixels to the model's size (a scorer's `prepare`) and run the scorers that have no
+model. Scorers with `of` follow, from the tables of others. Nothing is dropped: a pair that a scorer
+cannot score is a row of nulls with an `error`.
 """
 
 from __future__ import annotations
@@ -19,14 +21,15 @@ from curate.claims import Claim
 from curate.dataset import Dataset
 from curate.engine import Stats, Work, run_parts
 from curate.fits import FITS
-from curate.shards import batches
+from curate.shards import Reader, ahead
 from curate.storage import as_local
 from models.base import Batch, Columns, Scorer
 from schemas.configs import CaptionerConfig, ScorerConfig, Workers
 from schemas.tables import scores
 
-BATCH = 256
-ALIGNMENT = ("clip", "bootstrap")  # kinds whose score depends on the caption and the image
+BATCH = 256  # pairs, where no scorer asks for more at once
+ALIGNMENT = ("clip", "bootstrap", "itm")  # kinds whose score depends on the caption and the image
+WITHOUT_MODEL = ("image_stats", "text_stats", "pii")  # run by the threads ahead
 
 
 def score(data: Dataset, configs: Sequence[ScorerConfig], workers: Workers | int = 0) -> None:
@@ -35,8 +38,11 @@ def score(data: Dataset, configs: Sequence[ScorerConfig], workers: Workers | int
 
     Raises ValueError for a model that cannot be had, or a table that was made with another config.
     """
-    claims = [_claim(data, f"scores_{c.name}", c, ("urls", "samples"), workers) for c in configs]
-    _run(data, configs, claims, workers, None)
+    direct = [c for c in configs if not hasattr(c, "of")]
+    claims = [_claim(data, f"scores_{c.name}", c, ("urls", "samples"), workers) for c in direct]
+    if direct:
+        _run(data, direct, claims, workers, None)
+    _derive(data, configs, workers)
 
 
 def score_captions(
@@ -54,6 +60,17 @@ def score_captions(
         of = ("urls", "samples", table)
         claims = [_claim(data, f"scores_{c.name}@{captioner.name}", c, of, workers) for c in chosen]
         _run(data, chosen, claims, workers, table)
+        _derive(data, configs, workers, captioner.name)
+
+
+def _derive(
+    data: Dataset, configs: Sequence[ScorerConfig], workers: Workers | int, captioner: str = ""
+) -> None:
+    """Scorers that read what others have stored; nothing is loaded where there are none."""
+    if any(hasattr(c, "of") for c in configs):
+        from curate.derived import score_derived
+
+        score_derived(data, configs, workers, captioner)
 
 
 def _claim(
@@ -95,7 +112,7 @@ def _run(
         )
 
     parts = sorted(set().union(*todo.values()))
-    model = any(c.kind in ALIGNMENT for c, _ in waiting)
+    model = any(c.kind not in WITHOUT_MODEL for c, _ in waiting)
     run_parts(build, parts, workers, label="score", model=model)
     data.publish(*claims)
 
@@ -111,22 +128,46 @@ Unit = tuple[ScorerConfig, Claim, Scorer]
 
 
 def _score_part(data: Dataset, part: int, units: Sequence[Unit], captions: str | None) -> Stats:
+    generated = None if captions is None else _by_uid(data, part, captions)
+    found: dict[str, list[pa.Table]] = {claim.table: [] for _, claim, _ in units}
+    rows = 0
+    with _reader(data, part, units, generated) as reader:
+
+        def first(run: list[int]) -> tuple[Batch, dict[str, Columns]]:
+            batch = reader.read(run)
+            batch = batch if generated is None else _again(batch, generated)
+            return batch, {k.table: s(batch) for c, k, s in units if c.kind in WITHOUT_MODEL}
+
+        size = max([BATCH, *(getattr(c, "batch_size", 0) for c, _, _ in units)])
+        for batch, done in ahead(first, reader.runs(size), reader.cost):
+            rows += len(batch)
+            for config, claim, scorer in units:
+                columns = done[claim.table] if claim.table in done else scorer(batch)
+                found[claim.table].append(to_table(batch, columns, config.kind))
+    for _, claim, _ in units:
+        data.write(claim, part, _joined(found[claim.table]))
+    return {"rows": rows}
+
+
+def _reader(
+    data: Dataset, part: int, units: Sequence[Unit], captions: Mapping[str, object] | None
+) -> Reader:
     columns: dict[str, list[Any]] = {}
     for config, claim, _ in units:
         if config.kind in FITS:
             columns |= FITS[config.kind][1](data, config, claim.artifact, part)
-    generated = None if captions is None else _by_uid(data, part, captions)
-    keep = None if generated is None else _having(data, part, generated)
-    found: dict[str, list[pa.Table]] = {claim.table: [] for _, claim, _ in units}
-    rows = 0
-    for original in batches(data, part, keep=keep, size=BATCH, columns=columns):
-        batch = original if generated is None else _again(original, generated)
-        rows += len(batch)
-        for config, claim, scorer in units:
-            found[claim.table].append(to_table(batch, scorer(batch), config.kind))
-    for _, claim, _ in units:
-        data.write(claim, part, _joined(found[claim.table]))
-    return {"rows": rows}
+    return Reader(
+        data,
+        part,
+        keep=None if captions is None else _having(data, part, captions),
+        columns=columns,
+        decode=any(getattr(config, "pixels", True) for config, _, _ in units),
+        prepare={
+            f"{config.name}__prepared": scorer.prepare
+            for config, _, scorer in units
+            if hasattr(scorer, "prepare")
+        },
+    )
 
 
 def _joined(tables: list[pa.Table]) -> pa.Table:

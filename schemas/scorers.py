@@ -88,6 +88,8 @@ class ItmScorer(Config):
     kind: Literal["itm"] = "itm"
     name: Name = "itm"
     model: str  # such as Salesforce/blip-itm-base-coco, or a folder
+    # [ENC] in the place of [CLS], as the head was trained; its demo and transformers have [CLS]
+    enc_token: bool = False
     max_tokens: int = Field(35, ge=4)
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     batch_size: Positive = 32
@@ -111,7 +113,7 @@ class VisualnessScorer(Config):
 
 class HeadScorer(Config):
     """A linear or MLP head on a scorer's stored image embeddings, from a safetensors file: LAION's
-    aesthetic predictor, its NSFW and watermark heads, your own.
+    aesthetic predictor (activation none), an NSFW or a watermark head, your own.
     """
 
     pixels: ClassVar[bool] = False
@@ -153,6 +155,7 @@ class NoiseScorer(Config):
     of: Name = "bootstrap"
     temperature: float = Field(0.07, gt=0)
     batch: Positive = 256  # pairs that a pair is compared with
+    rounds: Positive = 4  # such batches, of which the mean is taken
     max_pairs: Positive = 200_000  # that the mixture and the null are fitted on, by hash(seed, uid)
     seed: int = 0
     refit: Literal["every_version", "frozen"] = "every_version"

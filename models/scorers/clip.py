@@ -6,53 +6,69 @@ CLIPScore (Hessel et al., 2021) without its factor and its clipping at 0.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from models.base import Batch, Columns, Image
 from models.clip import load_pretrained, precision_of
-from models.decode import over_white
-from models.scorers.pairs import (
-    Array,
-    chunks,
-    distinct,
-    one_line,
-    pair_faults,
-    spread,
-    spread_embeddings,
-)
+from models.scorers.fitting import Fitting
+from models.scorers.pairs import Array, distinct, pair_faults, spread, spread_embeddings
+from models.scorers.preprocess import Preprocess
+from models.scorers.text_tower import TextTower
 from schemas.configs import ClipScorer
 from schemas.tables import clean
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MAX_CHARACTERS = (
     2000  # of a caption that are tokenized: 77 tokens of English are 350, and byte pairs cost n**2
 )
-MAX_ASPECT = 16  # beyond it the centre is cut out: else 1 x 10 000 would grow to 224 x 2 240 000
+CPU_ROWS = 32  # at once on a CPU: more of them cost memory and gain nothing (tried: 4 to 128)
 
 
 class Clip:
-    """Scores pairs on the GPU where there is one. A caption that occurs many times in a call is
-    encoded once."""
+    """Scores pairs on the GPU where there is one. A caption or an image that occurs many times in
+    a call is encoded once.
+    """
 
     def __init__(self, config: ClipScorer) -> None:
+        import open_clip
         import torch
 
         self.config = config
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.precision = precision_of(config.precision, self.device.type)
-        self.model, self.transform, self.tokenizer = load_pretrained(
-            config.model, config.pretrained, self.precision, self.device.type
+        precision = precision_of(config.precision, self.device.type)
+        self.dtype = open_clip.get_input_dtype(precision)
+        self.model, transform, self.tokenizer = load_pretrained(
+            config.model, config.pretrained, precision, self.device.type
         )
-        self.squares = self.model.visual.preprocess_cfg["resize_mode"] == "shortest"
-        self.dim = self._texts(["a"]).shape[1]
+        self.prepare = Preprocess(transform, self.model.visual.preprocess_cfg["resize_mode"])
+        self.tower = TextTower(self.model, self.device)
+        rows = config.batch_size if self.device.type == "cuda" else min(config.batch_size, CPU_ROWS)
+        self.images, self.texts = Fitting(rows), Fitting(rows)
+        self.dim = 0  # until the first text
+        with torch.inference_mode():
+            self.dim = self._texts(["a"]).shape[1]
 
     def __call__(self, batch: Batch) -> Columns:
+        import torch
+
         errors = pair_faults(batch)
-        rows, images = self._images(batch, errors)
-        texts, places = distinct(batch.captions[row] or "" for row in rows)
-        captions = self._texts(texts)[places]
-        n = len(batch)
+        pixels, places = self._pixels(batch, errors)
+        rows = [row for row, error in enumerate(errors) if error is None]
+        texts, captions = distinct(batch.captions[row] or "" for row in rows)
+        with torch.inference_mode():  # a GPU still computes the images while texts are tokenized
+            image_emb, text_emb = self._images(pixels), self._texts(texts)
+        images = image_emb.cpu().numpy()[[places[row] for row in rows]]
+        return self._columns(images, text_emb.cpu().numpy()[captions], rows, errors)
+
+    def _columns(
+        self, images: Array, captions: Array, rows: list[int], errors: list[str | None]
+    ) -> Columns:
+        n = len(errors)
         columns: Columns = {
             "clip_score": spread(np.sum(images * captions, axis=1).tolist(), rows, n),
             "error": errors,
@@ -62,58 +78,60 @@ class Clip:
             columns["text_emb"] = spread_embeddings(captions, rows, n)
         return columns
 
-    def _images(self, batch: Batch, errors: list[str | None]) -> tuple[list[int], Array]:
-        """Rows that were embedded and their embeddings; the others get their error."""
-        rows: list[int] = []
-        parts: list[Array] = []
-        for chunk in chunks(
-            [row for row, error in enumerate(errors) if error is None], self.config.batch_size
-        ):
-            tensors: list[Any] = []
-            for row in chunk:
-                try:
-                    tensors.append(self._pixels(batch.images[row]))
-                except (ValueError, TypeError, OSError, ZeroDivisionError) as error:
-                    errors[row] = f"image not prepared: {one_line(error)}"
-                else:
-                    rows.append(row)
-            parts.append(self._embed(self.model.encode_image, tensors, floats=True))
-        return rows, np.concatenate([np.empty((0, self.dim), np.float32), *parts])
+    def _pixels(self, batch: Batch, errors: list[str | None]) -> tuple[list[Image], dict[int, int]]:
+        """The distinct images at the model's size, and which of them each row has; a row without
+        gets its error.
 
-    def _pixels(self, image: Image | None) -> Any:
-        from PIL.Image import fromarray
+        They stand in the column `<name>__prepared` where `prepare` was called beforehand.
+        """
+        ready = batch.columns.get(f"{self.config.name}__prepared", [None] * len(batch))
+        pixels: list[Image] = []
+        known: dict[int, int] = {}  # by identity: an image may come with several captions
+        places: dict[int, int] = {}
+        for row, (image, prepared) in enumerate(zip(batch.images, ready, strict=True)):
+            if image is None or errors[row] is not None:
+                continue
+            if id(image) not in known:
+                found = self.prepare(image) if prepared is None else prepared
+                if isinstance(found, str):
+                    errors[row] = found
+                    continue
+                known[id(image)] = len(pixels)
+                pixels.append(found)
+            places[row] = known[id(image)]
+        return pixels, places
 
-        if image is None:
-            raise ValueError("no image")
-        return self.transform(fromarray(over_white(centre(image) if self.squares else image)))
+    def _images(self, pixels: Sequence[Image]) -> Tensor:
+        """Unit vectors (n, d) of images, on the device."""
 
-    def _texts(self, texts: list[str]) -> Array:
-        parts = [
-            self._embed(
-                self.model.encode_text,
-                list(self.tokenizer([clean(t)[:MAX_CHARACTERS] for t in chunk])),
-            )
-            for chunk in chunks(texts, self.config.batch_size)
-        ]
-        return np.concatenate(parts) if parts else np.empty((0, self.dim), np.float32)
+        def encode(some: Sequence[Image]) -> Tensor:
+            floats = self.prepare.floats(some, self.device, self.dtype)
+            return self._unit(self.model.encode_image(floats))
 
-    def _embed(self, encode: Any, tensors: list[Any], floats: bool = False) -> Array:
-        """L2-normalised float32 (n, d)."""
-        import open_clip
+        return self._joined(self.images(encode, pixels))
+
+    def _texts(self, texts: Sequence[str]) -> Tensor:
+        """Unit vectors (n, d) of texts, on the device."""
         import torch
 
-        if not tensors:
-            return np.empty((0, self.dim), np.float32)
-        dtype = open_clip.get_input_dtype(self.precision) if floats else None
-        with torch.inference_mode():
-            stacked = torch.stack(tensors).to(self.device, dtype)
-            embedded = torch.nn.functional.normalize(encode(stacked).float(), dim=-1)
-        return embedded.cpu().numpy()
+        if not texts:
+            return self._joined([])
+        tokens = self.tokenizer([clean(text)[:MAX_CHARACTERS] for text in texts])
+        groups = self.tower.batches(tokens, self.texts.rows)
+        found = [
+            part
+            for places in groups
+            for part in self.texts(lambda some: self._unit(self.tower(tokens[list(some)])), places)
+        ]
+        order = torch.tensor([place for places in groups for place in places])
+        return self._joined(found)[torch.argsort(order).to(self.device)]
 
+    def _unit(self, embeddings: Tensor) -> Tensor:
+        from torch.nn.functional import normalize
 
-def centre(image: Image) -> Image:
-    """The middle of an image that is longer than MAX_ASPECT times its width; others as they are."""
-    height, width = image.shape[:2]
-    rows, columns = min(height, MAX_ASPECT * width), min(width, MAX_ASPECT * height)
-    top, left = (height - rows) // 2, (width - columns) // 2
-    return np.ascontiguousarray(image[top : top + rows, left : left + columns])
+        return normalize(embeddings.float(), dim=-1)
+
+    def _joined(self, parts: list[Tensor]) -> Tensor:
+        import torch
+
+        return torch.cat(parts) if parts else torch.empty((0, self.dim), device=self.device)

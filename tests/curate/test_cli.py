@@ -20,7 +20,9 @@ from schemas.configs import Rule
 from tests.scored import pool, uid
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = ("demo", "run", "download", "query", "show", "report", "tables", "drop")
+COMMANDS = (
+    *("demo", "run", "download", "filter", "tune", "query", "show", "report", "tables", "drop"),
+)
 SQL = "SELECT uid, keep, reason FROM decisions ORDER BY reason NULLS FIRST, uid"
 
 
@@ -144,6 +146,61 @@ def test_drop_forgets_one_table(tmp_path: Path):
     assert b"scores_s is gone" in said("drop", str(tmp_path), "scores_s")
     data.refresh()
     assert data.tables() == ["samples", "urls"]
+
+
+# ------------------------------------------------------------------------------ filter, tune
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> str:
+    """A recipe with one rule, over a dataset of eight scored pairs that nobody has judged."""
+    pool(str(tmp_path / "data"), {i: i / 8 for i in range(8)})
+    file = tmp_path / "recipe.yaml"
+    rule = "{name: low, value: scores_s__clip_score, drop_below: 0.25}"
+    file.write_text(f"root: {tmp_path}/data\nrules: [{rule}]\n")
+    return str(file)
+
+
+def test_filter_decides_and_asks_what_if(recipe: str, tmp_path: Path):
+    """The decision is told by reason; another threshold is tried and nothing is written."""
+    lines = [line.split() for line in said("filter", recipe).decode().splitlines()]
+    assert ["(kept)", "6"] in lines
+    assert ["low", "2"] in lines
+    before = sorted((tmp_path / "data").rglob("*"))
+    text = said("filter", recipe, "--what-if", "--set", "low.drop_below=0.5").decode()
+    assert ["kept", "then", "4", "50.0", "%"] in [line.split() for line in text.splitlines()]
+    assert uid(4)[:12] in text
+    assert "http://h/4.jpg" in text
+    assert sorted((tmp_path / "data").rglob("*")) == before
+
+
+def test_an_edited_recipe_is_compared_with_the_decision(recipe: str):
+    """`--what-if` without `--set` says what the recipe as it is now would change."""
+    said("filter", recipe)
+    assert "the rules are those of today" in said("filter", recipe, "--what-if").decode()
+    Path(recipe).write_text(Path(recipe).read_text().replace("0.25", "0.75"))
+    text = said("filter", recipe, "--what-if").decode()
+    assert ["kept", "then", "2", "25.0", "%"] in [line.split() for line in text.splitlines()]
+
+
+def test_tune_suggests_a_threshold(recipe: str):
+    """A line per fraction, with what it keeps."""
+    text = said("tune", recipe, "low", "--keep", "0.5", "--keep", "0.25", "--of", "recipe").decode()
+    lines = [line.split() for line in text.splitlines()]
+    assert ["0.5", "0.5", "4", "50.0", "%", "4"] in lines
+    assert ["0.25", "0.7", "2", "25.0", "%", "2"] in lines
+
+
+def test_a_rule_or_knob_that_is_not_there_is_one_line(recipe: str):
+    """It names those that are; `--set` alone does not decide."""
+    line = refused("filter", recipe, "--what-if", "--set", "high.drop_below=1")
+    assert "the recipe has no rule 'high', only low" in line
+    line = refused("filter", recipe, "--what-if", "--set", "low.limit=1")
+    assert "a rule has no knob 'limit', only value" in line
+    assert "--set is for --what-if" in refused("filter", recipe, "--set", "low.drop_below=1")
+    assert "the recipe has no rule 'high', only low" in refused(
+        "tune", recipe, "high", "--keep", "1"
+    )
 
 
 # ------------------------------------------------------------------------------ plan

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from curate.dataset import Dataset
-from curate.filter import filter_pairs, kept_count
+from curate.filter import filter_pairs
 from curate.query import query
 from schemas.configs import Rule
 from tests.scored import pool, uid
@@ -83,13 +83,6 @@ def test_of_survivors_counts_only_those_that_passed_before(tmp_path: Path):
         data = pool(str(tmp_path / of), scores)
         filter_pairs(data, [before, rule(keep_top=0.5, of=of)])
         assert [i for i in scores if reasons(data)[uid(i)] is None] == kept
-
-
-def test_kept_count_reads_a_fraction_as_written():
-    """floor(10 * 0.3) is 3, although 10 * 0.3 in binary need not be."""
-    assert [kept_count(n, 0.3) for n in (0, 1, 3, 4, 10, 100)] == [0, 0, 0, 1, 3, 30]
-    assert kept_count(1000, 0.29) == 290  # 1000 * 0.29 == 290.0 - 6e-14
-    assert kept_count(7, 1.0) == 7
 
 
 @settings(max_examples=15, deadline=None)

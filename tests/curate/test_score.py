@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import random
 import shutil
+import threading
+from collections import Counter
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pyarrow as pa
 import pytest
+from safetensors.numpy import save_file
 
+from curate import shards
 from curate.claims import Claim
 from curate.dataset import Dataset
 from curate.score import score
-from schemas.configs import ClipScorer, ImageStatsScorer, ScorerConfig, TextStatsScorer
+from models.base import Image
+from models.scorers.preprocess import Preprocess
+from schemas.configs import ClipScorer, HeadScorer, ImageStatsScorer, ScorerConfig, TextStatsScorer
 from tests.gallery import shape
 from tests.stored import (
     BROKEN,
@@ -31,6 +39,7 @@ UNREAD = Stored("http://a/unread.jpg", None, shape(50))
 BLANK = Stored("http://a/blank.jpg", " \n", shape(51))
 GONE = Stored("http://a/gone.jpg", "not to be had", None)
 PAIRS = [*discs(12), UNDECODABLE, UNREAD, BLANK, GONE]
+DOT_AND_LINE = ((1, 1, 3), (1, 5000, 3))
 STATS: tuple[ScorerConfig, ...] = (ImageStatsScorer(), TextStatsScorer())
 
 
@@ -177,7 +186,7 @@ def test_neither_parts_nor_batches_change_a_value(
     """The same pairs in other parts and in batches of 4 get the same scores."""
     monkeypatch.setattr("curate.score.BATCH", 4)
     other = stored(tmp_path, PAIRS, parts)
-    score(other, [*STATS, clip])
+    score(other, [*STATS, clip.model_copy(update={"batch_size": 3})])
     close(other, scored)
 
 
@@ -206,6 +215,104 @@ def test_shuffled_images_change_the_clip_score(tmp_path: Path, clip: ClipScorer,
     assert len(moved) == 12
     assert min(moved) > 1e-5
     assert max(moved) > 1e-2
+
+
+# ------------------------------------------------------------------------------ one decoding
+
+
+def test_an_image_is_read_decoded_and_prepared_once_for_all_scorers(
+    tmp_path: Path, clip: ClipScorer, monkeypatch
+):
+    """Three scorers of one recipe look at the same pixels; the model's size is made of them in the
+    threads that decode, ahead of the model.
+    """
+    data = stored(tmp_path, PAIRS, parts=1)
+    seen, prepared, threads = Counter(), Counter(), set()
+    decode, prepare = shards.decode_or_error, Preprocess.__call__
+
+    def decoded(encoded: bytes | None):
+        seen[encoded] += 1
+        return decode(encoded)
+
+    def made(self: Preprocess, image: Image):
+        prepared[image.tobytes()] += 1
+        threads.add(threading.current_thread().name.split("_")[0])
+        return prepare(self, image)
+
+    monkeypatch.setattr(shards, "decode_or_error", decoded)
+    monkeypatch.setattr(Preprocess, "__call__", made)
+    score(data, [*STATS, clip])
+    assert seen == Counter(pair.image for pair in PAIRS if pair.image is not None)
+    assert set(prepared.values()) == {1}
+    assert len(prepared) == 14
+    assert threads == {"decode"}
+
+
+def test_scorers_of_captions_alone_read_no_image(tmp_path: Path, scored: Dataset):
+    """With the tars gone, text_stats says what it says beside scorers that look at pixels."""
+    data = stored(tmp_path, PAIRS)
+    for tar in tmp_path.rglob("*.tar"):
+        tar.unlink()
+    score(data, [TextStatsScorer()])
+    assert parts_of(data, "scores_text_stats") == parts_of(scored, "scores_text_stats")
+    with pytest.raises(FileNotFoundError):
+        score(data, [ImageStatsScorer()])
+
+
+def test_scorers_of_what_is_stored_follow_in_the_same_call(tmp_path: Path, clip: ClipScorer):
+    """A head on the embeddings of `clip` needs no second call, and no images later."""
+    weights = tmp_path / "head.safetensors"
+    values = np.linspace(-1, 1, 16, dtype=np.float32)
+    save_file({"0.weight": values[None], "0.bias": np.zeros(1, np.float32)}, weights)
+    head = HeadScorer(name="taste", weights=str(weights))
+    data = stored(tmp_path / "set", PAIRS)
+    score(data, [head, clip])
+    rows = zip(whole(data, "scores_taste"), whole(data, "scores_clip"), strict=True)
+    for mine, clips in rows:
+        assert (mine["uid"], mine["error"] is None) == (clips["uid"], clips["error"] is None)
+        if mine["error"] is None:
+            assert mine["value"] == pytest.approx(np.dot(values, clips["image_emb"]), abs=1e-3)
+
+
+# ------------------------------------------------------------------------------ hostile
+
+
+def test_hostile_pairs_get_a_score_or_an_error(tmp_path: Path, clip: ClipScorer):
+    """One pixel, 10 MB of caption, no caption, right-to-left, emoji, controls, no image: each has a
+    row, and a null stands only beside an error.
+    """
+    dot, line = (bytes(cv2.imencode(".png", np.zeros(s, np.uint8))[1]) for s in DOT_AND_LINE)
+    good = {
+        "one pixel": Stored("http://a/1", "a dot", dot),
+        "a line": Stored("http://a/2", "a line", line),
+        "10 MB": Stored("http://a/3", "word " * 2_000_000, shape(1)),
+        "one long word": Stored("http://a/4", "x" * 100_000, shape(2)),
+        "right to left": Stored("http://a/5", "\u202eרכב אדום על הכביש\u202c", shape(3)),
+        "emoji": Stored("http://a/6", "🙂🏽‍🚀 🇩🇪", shape(4)),
+        "controls": Stored("http://a/7", "a\x00b\x1b[2J <start_of_text>", shape(5)),
+    }
+    bad = {
+        "no caption": Stored("http://a/8", "", shape(6)),
+        "blank": Stored("http://a/9", "\u3000\t\n", shape(7)),
+        "undecodable": Stored("http://a/10", "broken", BROKEN),
+        "no bytes": Stored("http://a/11", "empty", b""),
+        "cut": Stored("http://a/12", "cut", shape(8)[:100]),
+    }
+    data = stored(tmp_path, [*good.values(), *bad.values()], parts=1)
+    score(data, [*STATS, clip])
+    rows = {row["uid"]: row for row in whole(data, "scores_clip")}
+    assert len(rows) == len(good) + len(bad)
+    for name, pair in good.items():
+        assert rows[pair.uid]["error"] is None, name
+        assert -1 <= rows[pair.uid]["clip_score"] <= 1, name
+    for name, pair in bad.items():
+        assert rows[pair.uid]["error"], name
+        assert rows[pair.uid]["clip_score"] is rows[pair.uid]["image_emb"] is None, name
+    for config in STATS:
+        for row in whole(data, f"scores_{config.name}"):
+            nulls = {n for n, v in row.items() if v is None} - {"error", "language"}
+            assert ("language_confidence" in nulls) <= (row.get("language") is None)
+            assert (nulls - {"language_confidence"} == set()) == (row["error"] is None)
 
 
 # ------------------------------------------------------------------------------ refused

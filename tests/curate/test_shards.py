@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+import threading
 import uuid
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curate.dataset import Dataset
-from curate.shards import batches, decode_or_error, ranges, read_bytes
+from curate.shards import (
+    AHEAD,
+    UNKNOWN,
+    Reader,
+    ahead,
+    batches,
+    decode_or_error,
+    ranges,
+    read_bytes,
+)
 from models.decode import decode
 from schemas.tables import SAMPLES
 from tests.gallery import shape
 from tests.stored import BROKEN, Stored, discs, stored
+from tests.tiny import add_table
 
 NULL = Stored("http://a/null.jpg", None, shape(30))
 GONE = Stored("http://a/gone.jpg", "gone", None)
@@ -186,3 +198,112 @@ def test_a_reader_may_stop_early(data: Dataset):
     assert next(some).uids == [pair.uid for pair in THERE[:2]]
     some.close()
     assert list(some) == []
+    assert [t.name for t in threading.enumerate() if t.name.startswith(("ahead", "decode"))] == []
+
+
+def test_what_is_made_of_pixels_is_made_where_they_were_decoded(data: Dataset):
+    """`prepare` gets each image once, in a thread that decodes, and its result is a column."""
+    names = set()
+
+    def top_left(image: np.ndarray) -> int:
+        names.add(threading.current_thread().name.split("_")[0])
+        return int(image[0, 0, 0])
+
+    with Reader(data, 0, prepare={"corner": top_left}) as reader:
+        (run,) = reader.runs(256)
+        batch = reader.read(run)
+    expected = [None if image is None else int(image[0, 0, 0]) for image in batch.images]
+    assert batch.columns["corner"] == expected
+    assert expected.count(None) == 1
+    assert names == {"decode"}
+
+
+def test_where_no_one_looks_at_pixels_no_byte_is_read(data: Dataset, asked):
+    """All pairs come with their captions; images are absent and say so."""
+    with Reader(data, 0, decode=False, prepare={"corner": len}) as reader:
+        batch = reader.read(reader.runs(256)[0])
+    assert asked == []
+    assert batch.uids == [pair.uid for pair in THERE]
+    assert batch.images == batch.columns["corner"] == [None] * len(THERE)
+    assert batch.image_errors == ["not decoded"] * len(THERE)
+
+
+# ------------------------------------------------------------------------------ memory
+
+
+@given(
+    sides=st.lists(st.one_of(st.none(), st.integers(1, 6000)), max_size=30),
+    size=st.integers(1, 12),
+    most=st.integers(1, 1 << 28),
+)
+@settings(deadline=None)
+def test_runs_are_bounded_by_bytes_and_hold_each_row_once(sides, size: int, most: int):
+    """At most `size` rows and `most` bytes of pixels, or a single image; in order; as few as that
+    allows one after the other.
+    """
+    reader = object.__new__(Reader)
+    reader.decode, reader.rows = True, list(range(0, 2 * len(sides), 2))
+    reader.sizes = [4 * s * s if s else UNKNOWN for side in sides for s in (side, side)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("curate.shards.RUN_BYTES", most)
+        runs = reader.runs(size)
+    assert [row for run in runs for row in run] == reader.rows
+    for run, following in zip_longest(runs, runs[1:]):
+        assert len(run) <= size
+        assert len(run) <= 1 or reader.cost(run) <= most
+        if following is not None:
+            assert len(run) == size or reader.cost([*run, following[0]]) > most
+    assert all(runs) or runs == [[]]
+
+
+def test_stored_sizes_bound_what_is_decoded_at_once(tmp_path: Path, monkeypatch):
+    """Images that samples says are large come in small batches, whatever size is asked for."""
+    data = stored(tmp_path, discs(6), parts=1)
+    samples = data.read("samples", 0)
+    side = pa.array([4096] * 3 + [64] * 3, pa.int32())
+    for name in ("width", "height"):
+        at = samples.schema.get_field_index(name)
+        samples = samples.set_column(at, samples.schema.field(at), side)
+    add_table(data, "samples", {0: samples}, ("urls",))
+    assert [len(batch) for batch in batches(data, 0)] == [2, 4]
+
+
+@given(st.lists(st.integers(0, 40), max_size=25), st.integers(1, 60))
+@settings(deadline=None)
+def test_what_is_ahead_is_bounded_and_in_order(prices: list[int], most: int):
+    """Results come in order; besides what was handed out, at most AHEAD items of `most` bytes, or
+    one, have been begun.
+    """
+    begun: list[int] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("curate.shards.AHEAD_BYTES", most)
+        results = ahead(lambda at: begun.append(at) or at, range(len(prices)), prices.__getitem__)
+        for at, result in enumerate(results):
+            assert result == at
+            waiting = [other for other in begun if other > at]
+            assert len(waiting) <= min(AHEAD, len(prices))
+            assert len(waiting) <= 1 or sum(prices[other] for other in waiting) <= most
+    assert sorted(begun) == list(range(len(prices)))
+
+
+def test_later_work_runs_while_earlier_results_are_used():
+    """The second item is done before the first one's user asks for it."""
+    done = [threading.Event() for _ in range(3)]
+
+    def work(at: int) -> int:
+        done[at].set()
+        return at
+
+    results = ahead(work, range(3), lambda _: 0)
+    assert next(results) == 0
+    assert done[1].wait(10)
+    assert list(results) == [1, 2]
+
+
+def test_an_error_ahead_comes_when_it_is_its_turn():
+    """Results before it are handed out first; nothing comes after it."""
+    results = ahead(lambda at: 6 // (2 - at), range(4), lambda _: 0)
+    assert [next(results), next(results)] == [3, 6]
+    with pytest.raises(ZeroDivisionError):
+        next(results)
+    assert list(results) == []

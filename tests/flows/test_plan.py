@@ -23,7 +23,7 @@ from schemas.configs import (
     load_config,
 )
 
-RECIPES = sorted((Path(__file__).parents[2] / "flows/configs").glob("*.yaml"))
+RECIPES = sorted((Path(__file__).parents[2] / "flows/configs").rglob("*.yaml"))
 TOP = Rule(name="top", value="v", keep_top=0.5)
 
 

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import open_clip
@@ -9,7 +10,7 @@ from safetensors.torch import save_file
 
 import models
 from models.decode import over_white
-from models.scorers.clip import MAX_ASPECT, Clip, centre
+from models.scorers.clip import Clip
 from schemas.configs import ClipScorer
 
 TINY = {
@@ -50,7 +51,7 @@ def test_scores_are_open_clips(folder, scorer, batch):
             pixels = transform(Image.fromarray(over_white(image)))[None]
             image_emb = model.eval().encode_image(pixels, normalize=True)[0].numpy()
             text_emb = model.encode_text(tokenizer([caption]), normalize=True)[0].numpy()
-        assert columns["clip_score"][row] == pytest.approx(image_emb @ text_emb, abs=1e-5)
+        assert columns["clip_score"][row] == pytest.approx(image_emb @ text_emb, rel=1e-5, abs=1e-7)
         assert np.abs(columns["image_emb"][row] - image_emb).max() < 1e-3
         assert np.abs(columns["text_emb"][row] - text_emb).max() < 1e-3
     assert columns["error"] == [None] * len(batch)
@@ -111,12 +112,58 @@ def test_a_batch_of_nothing_keeps_its_columns(scorer, batch_of):
     assert scorer(batch_of(["a"], [None]))["clip_score"] == [None]
 
 
-def test_very_long_images_are_cut_to_their_centre(scorer, batch_of):
-    """An image of 1 x 20 000 is scored without growing to gigabytes; others are not touched."""
+def test_what_was_prepared_beforehand_is_what_counts(scorer, batch):
+    """Pixels from `prepare` in the batch give the same to the bit, and a reason is the error."""
+    ready = [scorer.prepare(image) for image in batch.images]
+    ready[2] = "image not prepared: made to fail"
+    prepared = replace(batch, columns={"clip__prepared": ready})
+    columns, expected = scorer(prepared), scorer(batch)
+    assert columns["error"] == [None, None, ready[2], None, None, None]
+    assert columns["clip_score"][2] is None
+    for row in (0, 1, 3, 4, 5):
+        assert columns["clip_score"][row] == pytest.approx(expected["clip_score"][row], abs=1e-6)
+        assert np.abs(columns["image_emb"][row] - expected["image_emb"][row]).max() < 1e-3
+
+
+def test_an_image_with_many_captions_and_a_caption_with_many_images_cost_once(
+    folder, batch_of, noise
+):
+    """Each distinct image and each distinct caption goes through the model once."""
+    scorer = Clip(ClipScorer(model=str(folder)))
+    one, other = noise(1), noise(2)
+    seen = {"image": 0, "text": 0}
+
+    def count(name):
+        def add(_, given, __):
+            seen[name] += len(given[0])
+
+        return add
+
+    scorer.model.visual.register_forward_hook(count("image"))
+    scorer.model.transformer.register_forward_hook(count("text"))
+    captions = ["a", "b", "c", "a", "b", "c", "a"]
+    columns = scorer(batch_of(captions, [one, one, one, other, other, other, None]))
+    assert seen == {"image": 2, "text": 3}
+    found = np.array(columns["clip_score"][:6]).reshape(2, 3)
+    text, image = columns["text_emb"][:3], columns["image_emb"][[0, 3]]
+    assert np.abs(found - image.astype(np.float32) @ text.astype(np.float32).T).max() < 2e-3
+
+
+def test_out_of_memory_halves_the_batch_and_goes_on(folder, batch):
+    """A model that has memory for two images or texts at once scores all the same."""
+    expected = Clip(ClipScorer(model=str(folder)))(batch)["clip_score"]
+    scorer = Clip(ClipScorer(model=str(folder)))
+
+    def refuse(_, given):
+        if len(given[0]) > 2:
+            raise torch.OutOfMemoryError("out of memory")
+
+    scorer.model.visual.register_forward_pre_hook(refuse)
+    scorer.model.transformer.register_forward_pre_hook(refuse)
+    assert scorer(batch)["clip_score"] == pytest.approx(expected, abs=1e-5)
+
+
+def test_very_long_images_are_scored(scorer, batch_of):
+    """An image of 1 x 20 000 does not grow to gigabytes."""
     line = np.zeros((1, 20_000, 3), np.uint8)
-    line[:, 9_992:10_008] = 255
-    assert centre(line).shape == (1, MAX_ASPECT, 3)
-    assert (centre(line) == 255).all()
-    square = np.zeros((7, 9, 3), np.uint8)
-    assert centre(square).shape == square.shape
     assert scorer(batch_of(["a"], [line]))["error"] == [None]

@@ -1,0 +1,83 @@
+"""What scorers of stored embeddings share: a batch's pairs as arrays, and who has none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from models.base import Batch
+from models.contrast import Pairs, References, codes_of, contrastive_loss
+from models.scorers.pairs import Array, column, spread
+
+ALONE = "no other image and caption to compare with"
+
+
+def missing(batch: Batch, name: str, of: str) -> list[str | None]:
+    """Per pair: why it has no stored embeddings of the scorer `of`, None where it has."""
+    images, texts, scores = (
+        column(batch, key, name) for key in ("image_emb", "text_emb", "clip_score")
+    )
+    return [
+        f"not scored by {of}: {batch.image_errors[row] or 'no embedding'}"
+        if scores[row] is None or not (finite(images[row]) and finite(texts[row]))
+        else None
+        for row in range(len(batch))
+    ]
+
+
+def pairs_at(batch: Batch, rows: Sequence[int], name: str) -> Pairs:
+    """These pairs of a batch, which all have stored embeddings."""
+
+    def picked(key: str) -> list[object]:
+        values = column(batch, key, name)
+        return [values[row] for row in rows]
+
+    uids, captions = ([values[row] for row in rows] for values in (batch.uids, batch.captions))
+    return Pairs(
+        np.array(picked("image_emb")),
+        np.array(picked("text_emb")),
+        np.array(picked("clip_score"), np.float32),
+        codes_of([str(uid) for uid in uids], picked("samples__sha256"), captions),
+    )
+
+
+def losses(
+    batch: Batch, references: References, temperature: float, name: str, of: str
+) -> tuple[list[float | None], list[str | None]]:
+    """The contrastive loss of every pair of a batch, None with the reason among the errors."""
+    errors = missing(batch, name, of)
+    rows = [row for row, error in enumerate(errors) if error is None]
+    if not rows:
+        return [None] * len(batch), errors
+    pairs = pairs_at(batch, rows, name)
+    _refuse_another_space(pairs, references, name, of)
+    found = contrastive_loss(pairs, references, temperature)
+    for row, loss in zip(rows, found, strict=True):
+        if np.isnan(loss):
+            errors[row] = ALONE
+    return spread([None if np.isnan(v) else float(v) for v in found], rows, len(batch)), errors
+
+
+def load_references(artifact: Path | None, name: str) -> References:
+    """What a pool-level unit has fitted. Raises ValueError where no folder was given."""
+    if artifact is None:
+        raise ValueError(
+            f"scorer {name}: is fitted on a pool first; no folder of reference pairs was given"
+        )
+    return References.load(artifact)
+
+
+def _refuse_another_space(pairs: Pairs, references: References, name: str, of: str) -> None:
+    mine, fitted = pairs.images.shape[1], references.images.shape[-1]
+    if mine != fitted or pairs.texts.shape[1] != fitted:
+        raise ValueError(
+            f"scorer {name}: was fitted on embeddings of length {fitted}, those of scores_{of} have"
+            f" {mine}: give it refit: every_version"
+        )
+
+
+def finite(embedding: Array | None) -> bool:
+    """Whether a stored embedding is there and a direction."""
+    return embedding is not None and bool(np.isfinite(embedding).all())
