@@ -1,17 +1,17 @@
 """Engine: map a worker over part numbers, here or on Ray. The only file that imports ray.
 
 `build()` is called once per worker and returns `work(part) -> stats`; `work` reads and writes its
-part by itself, so
-that only part numbers and a few counts travel. A dead worker costs its part, which another one
-takes over. A cluster
-that was running before is never shut down.
+part by itself, so that only part numbers and a few counts travel. A dead worker costs its part,
+which another one takes over. A cluster that was running before is never shut down.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import threading
 import time
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -23,7 +23,7 @@ from schemas.configs import Workers
 log = logging.getLogger(__name__)
 Stats = dict[str, float]
 Work = Callable[[int], Stats]
-REFUSED = "refused"  # column of a worker's answer: why it could not
+LIVES = 3  # actors that a part may cost
 # pairs from which on a stage of joins is spread: a pool of actors takes seconds to start, and
 # DuckDB uses all cores of this process anyway
 WORTH_WORKERS = 1_000_000
@@ -96,35 +96,68 @@ def _closing(work: Work) -> Iterator[Work]:
 def _on_ray(
     build: Callable[[], Work], parts: Sequence[int], where: Workers, model: bool, in_hand: int
 ) -> Iterator[Stats]:
+    """A pool of actors for these parts: each takes the next part when it has ended one.
+
+    Actors of Ray itself and not Ray Data's pool: that brings three processes of its own and 3 s to
+    each call, for streams of blocks that are not needed where a part's number is all that travels.
+    """
     import ray
 
     start(where)
-    gpus = (
-        where.gpus
-        if where.gpus is not None
-        else float(model and ray.cluster_resources().get("GPU", 0) > 0)
-    )
-    low = min(where.count, len(parts))
-    high = max(low, min(where.max_count or low, len(parts)))
-    rows = ray.data.from_items(
-        [{"part": int(p)} for p in parts], override_num_blocks=len(parts)
-    ).map(
-        _Worker,
-        fn_constructor_args=(build,),
-        compute=ray.data.ActorPoolStrategy(
-            min_size=low,
-            max_size=high,
-            max_tasks_in_flight_per_actor=in_hand,
-            max_concurrent_calls_per_actor=in_hand,
-            enable_true_multi_threading=in_hand > 1,
-        ),
+    gpus = where.gpus
+    if gpus is None:
+        gpus = float(model and ray.cluster_resources().get("GPU", 0) > 0)
+    size = min(max(where.count, where.max_count or 0), len(parts))
+    made = ray.remote(_Worker).options(
         num_cpus=where.cpus,
         num_gpus=gpus or None,
+        max_concurrency=in_hand,
+        max_restarts=-1,
     )
-    for row in rows.iter_rows():
-        if row.get(REFUSED):
-            raise ValueError(row[REFUSED])
-        yield {k: v for k, v in row.items() if k not in ("part", REFUSED) and v is not None}
+    pool = [made.remote(build) for _ in range(size)]  # on a cluster these call for more nodes
+    try:
+        yield from _shared_out(pool, deque(parts), in_hand)
+    finally:
+        for actor in pool:
+            ray.kill(actor)
+
+
+def _shared_out(pool: list[Any], waiting: deque[int], in_hand: int) -> Iterator[Stats]:
+    """What the actors return, as they end. A part whose actor died goes back into the line.
+
+    Raises RuntimeError for a part that has killed LIVES actors.
+    """
+    import ray
+
+    ready = {actor.ready.remote(): actor for actor in pool}
+    busy: dict[Any, tuple[Any, int]] = {}
+    deaths: Counter[int] = Counter()
+    while waiting or busy:
+        (ref,), _ = ray.wait([*ready, *busy], num_returns=1)
+        if ref in ready:
+            actor = ready.pop(ref)
+            free = in_hand
+        else:
+            actor, part = busy.pop(ref)
+            free = 1
+            try:
+                yield _answer(ray.get(ref))
+            except (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError) as error:
+                deaths[part] += 1
+                if deaths[part] >= LIVES:
+                    raise RuntimeError(f"part {part} has ended {LIVES} workers") from error
+                log.warning("a worker died over part %d, which is done by another one", part)
+                waiting.append(part)
+        for _ in range(min(free, len(waiting))):
+            part = waiting.popleft()
+            busy[actor.do.remote(part)] = (actor, part)
+
+
+def _answer(answer: tuple[str, Stats]) -> Stats:
+    refused, stats = answer
+    if refused:
+        raise ValueError(refused)
+    return stats
 
 
 class Shared(Protocol):
@@ -189,28 +222,28 @@ class _Held:
 
 
 class _Worker:
-    """What a Ray actor holds: the built worker.
+    """What a Ray actor holds: the worker, built by its first part.
 
-    A ValueError, ours to the user, travels as a row, so that it arrives in its own words; any
+    A ValueError, ours to the user, travels as an answer, so that it arrives in its own words; any
     other error is Ray's to report.
     """
 
     def __init__(self, build: Callable[[], Work]) -> None:
         logging.basicConfig(level=logging.WARNING)
-        self.refused, self.work = "", None
-        try:
-            self.work = build()
-        except ValueError as error:
-            self.refused = str(error)
+        self.build, self.building = build, threading.Lock()
+        self.work: Work | None = None
 
-    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        refused, stats = self.refused, Stats()
-        if self.work is not None:
-            try:
-                stats = self.work(int(row["part"]))
-            except ValueError as error:
-                refused = str(error)
-        return {"part": row["part"], REFUSED: refused, **stats}
+    def ready(self) -> None:
+        """Answers once the actor has a place."""
+
+    def do(self, part: int) -> tuple[str, Stats]:
+        """(why it could not, or "", what it counted)."""
+        try:
+            with self.building:
+                self.work = self.work or self.build()
+            return "", self.work(part)
+        except ValueError as error:
+            return str(error), {}
 
 
 def start(where: Workers) -> None:
@@ -232,8 +265,4 @@ def start(where: Workers) -> None:
         configure_logging=True,
         **({"num_cpus": max(where.count, os.cpu_count() or 1)} if where.address is None else {}),
     )
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
     log.info("Ray is up after %.1f s", time.perf_counter() - began)

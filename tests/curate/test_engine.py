@@ -14,13 +14,21 @@ from curate.engine import WORTH_WORKERS, Stats, Work, run_parts, shared, workers
 from schemas.configs import Workers
 
 
-def builder(folder: Path, log: Path | None = None):
+def builder(folder: Path, log: Path | None = None, others: int = 0):
+    """Work that writes squares; `log` gets the process that built it, of which `others` are awaited
+    before the first part.
+    """
+
     def build() -> Work:
         if log is not None:
             log.mkdir(exist_ok=True)
             (log / str(os.getpid())).touch()
 
         def work(part: int) -> Stats:
+            deadline = time.monotonic() + 20
+            while log is not None and len(list(log.iterdir())) < others:
+                assert time.monotonic() < deadline, "not so many workers were built"
+                time.sleep(0.01)
             (folder / str(part)).write_text(str(part * part))
             return {"rows": part, "done": 1}
 
@@ -52,7 +60,7 @@ def test_ray_does_the_same_with_one_build_per_worker(tmp_path: Path):
     """Parts are spread over actors that are built once each."""
     out, log = tmp_path / "out", tmp_path / "log"
     out.mkdir()
-    assert run_parts(builder(out, log), list(range(9)), 2) == {"rows": 36, "done": 9}
+    assert run_parts(builder(out, log, others=2), list(range(9)), 2) == {"rows": 36, "done": 9}
     assert len(list(out.iterdir())) == 9
     assert len(list(log.iterdir())) == 2
     assert os.getpid() not in {int(p.name) for p in log.iterdir()}
@@ -74,6 +82,33 @@ def test_a_killed_ray_worker_costs_its_part_which_is_retried(tmp_path: Path):
 
     assert run_parts(build, [0, 1, 2, 3], Workers(count=2)) == {"rows": 4}
     assert len(list(tmp_path.glob("done-*"))) == 4
+
+
+def test_a_part_that_kills_every_worker_is_named_and_not_tried_for_ever(tmp_path: Path):
+    """After the third dead worker the run ends and says which part it was."""
+
+    def build() -> Work:
+        def work(part: int) -> Stats:
+            if part == 1:
+                (tmp_path / f"{os.getpid()}").touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            return {"rows": 1}
+
+        return work
+
+    with pytest.raises(RuntimeError, match="part 1 has ended 3 workers"):
+        run_parts(build, [0, 1], 2)
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_what_a_worker_cannot_be_built_with_is_raised(tmp_path: Path):
+    """A fault of `build` reaches the caller with its words, not as a dead worker's."""
+
+    def build() -> Work:
+        raise KeyError("no such weights")
+
+    with pytest.raises(Exception, match="no such weights"):
+        run_parts(build, [0, 1], 1)
 
 
 def test_an_error_of_a_worker_is_raised_with_its_words(tmp_path: Path):
