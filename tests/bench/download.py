@@ -6,10 +6,10 @@
 
 (a) photos, (b) clip-art with decompression bombs, (c) a mix with dead URLs and slow hosts: see
 scenarios.py. Both run two workers with the same number of open requests each (256, the default of
-both), shards of a tenth of the mix and of
-a quarter of the others, the same image size, mode and quality, a time-out of 10 s and no retries;
-ours also obeys robots.txt. img2dataset has no limit per host, so ours is as high as all open
-requests: with its default of 16 a slow host of 290 rows alone takes 40 s of (c). Rows that count are those where both succeed.
+both), shards of a tenth of the mix and of a quarter of the others, the same image size, mode and
+quality, a time-out of 10 s and no retries; ours also obeys robots.txt. img2dataset has no limit per
+host, so ours is as high as all open requests: with its default of 16 a slow host of 290 rows alone
+takes 40 s of (c). Rows that count are those where both succeed.
 
 rows/s is over the whole process, from its start to its end: imports, Ray's start and end, reading
 the list, all shards. `work` is the same from the first request that the server sees. CPU is that of

@@ -1,7 +1,8 @@
-"""Whether damaged images can crash a worker, hang it, or make it grow.
+"""Whether damaged images and HTTP answers can crash a worker, hang it, or make it grow.
 
-    uv run python tests/bench/fuzz.py            100 000 mutated images
-    uv run python tests/bench/fuzz.py --quick    5 000
+    uv run python tests/bench/fuzz.py                    100 000 mutated images
+    uv run python tests/bench/fuzz.py --what answers     100 000 mutated answers, over loopback
+    uv run python tests/bench/fuzz.py --quick            5 000
 
 Small images of every kind are damaged at random and resized under four configs in a child process,
 that says which case it is at: if it dies or stands still, that case is counted by its number and
@@ -36,6 +37,7 @@ import psutil
 
 from curate.resize import Picture, Pictures
 from schemas.configs import DownloadConfig
+from tests.bench.answers import answers
 from tests.bench.mutations import mutated
 from tests.kinds import every_kind, interlaced_png, saved, smooth, turned
 
@@ -83,7 +85,7 @@ def _judged(picture: Picture) -> str:
     return "stored" if picture.encoded and picture.width and picture.thumbnail else "incomplete"
 
 
-TARGETS = {"images": images}
+TARGETS = {"images": images, "answers": answers}
 
 
 def child(what: str, seed: int, begin: int, end: int, mark: str) -> None:
