@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 Stats = dict[str, float]
 Work = Callable[[int], Stats]
 LIVES = 3  # actors that a part may cost
+GATHER_S = 10.0  # in which all actors should be there; then those that are take what is left
 # pairs from which on a stage of joins is spread: a pool of actors takes seconds to start, and
 # DuckDB uses all cores of this process anyway
 WORTH_WORKERS = 1_000_000
@@ -77,11 +78,12 @@ def _here(build: Callable[[], Work], parts: Sequence[int], in_hand: int) -> Iter
         if in_hand == 1:
             yield from map(work, parts)
             return
-        with ThreadPoolExecutor(in_hand, thread_name_prefix="part") as threads:
-            try:
-                yield from threads.map(work, parts)
-            finally:
-                threads.shutdown(wait=True, cancel_futures=True)
+        threads = ThreadPoolExecutor(in_hand, thread_name_prefix="part")
+        try:
+            yield from threads.map(work, parts)
+        finally:
+            threads.shutdown(wait=False, cancel_futures=True)  # closing ends what they wait for
+    threads.shutdown()
 
 
 @contextmanager
@@ -107,50 +109,107 @@ def _on_ray(
     gpus = where.gpus
     if gpus is None:
         gpus = float(model and ray.cluster_resources().get("GPU", 0) > 0)
+    _refuse_too_large(where, gpus)
     size = min(max(where.count, where.max_count or 0), len(parts))
     made = ray.remote(_Worker).options(
-        num_cpus=where.cpus,
-        num_gpus=gpus or None,
-        max_concurrency=in_hand,
-        max_restarts=-1,
+        num_cpus=where.cpus, num_gpus=gpus or None, max_concurrency=in_hand
     )
-    pool = [made.remote(build) for _ in range(size)]  # on a cluster these call for more nodes
+    pool = _Pool(lambda: made.remote(build), size, in_hand)
     try:
-        yield from _shared_out(pool, deque(parts), in_hand)
+        yield from pool.share_out(deque(parts))
     finally:
-        for actor in pool:
+        pool.close()
+
+
+class _Pool:
+    """Actors, the parts that they have in hand, and those that are still coming up."""
+
+    def __init__(self, new: Callable[[], Any], size: int, in_hand: int) -> None:
+        self.new, self.in_hand = new, in_hand
+        self.began = time.monotonic()
+        self.coming: dict[Any, Any] = {}  # what says that it is there -> actor
+        self.load: dict[Any, int] = {}  # actor -> parts in hand
+        self.busy: dict[Any, tuple[Any, int]] = {}  # answer -> actor, part
+        self.deaths: Counter[int] = Counter()
+        for _ in range(size):  # on a cluster these call for more nodes
+            self._add()
+
+    def _add(self) -> None:
+        actor = self.new()
+        self.coming[actor.ready.remote()] = actor
+
+    def share_out(self, waiting: deque[int]) -> Iterator[Stats]:
+        """What the actors return, as they end. A part whose actor died goes back into the line.
+
+        Raises RuntimeError for a part that has killed LIVES actors.
+        """
+        import ray
+
+        while waiting or self.busy:
+            for ref in ray.wait([*self.coming, *self.busy], num_returns=1, timeout=GATHER_S)[0]:
+                if ref in self.coming:
+                    self.load[self.coming.pop(ref)] = 0
+                    continue
+                actor, part = self.busy.pop(ref)
+                try:
+                    answer = ray.get(ref)
+                except (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError) as error:
+                    self._bury(actor, part, error)
+                    waiting.append(part)
+                    continue
+                self.load[actor] -= 1
+                yield _answer(answer)
+            self._hand_out(waiting)
+
+    def _hand_out(self, waiting: deque[int]) -> None:
+        """Parts to the actors that have least; one each while actors are still coming, so that a
+        fast one does not take what others were made for.
+        """
+        late = time.monotonic() - self.began > GATHER_S
+        if late and not self.load:
+            log.warning("no worker has a place yet: %s", _free())
+        depth = self.in_hand if late or not self.coming else 1
+        while waiting and self.load:
+            actor = min(self.load, key=self.load.__getitem__)
+            if self.load[actor] >= depth:
+                return
+            part = waiting.popleft()
+            self.busy[actor.do.remote(part)] = (actor, part)
+            self.load[actor] += 1
+
+    def _bury(self, actor: Any, part: int, error: Exception) -> None:
+        self.deaths[part] += 1
+        if self.deaths[part] >= LIVES:
+            raise RuntimeError(f"part {part} has ended {LIVES} workers") from error
+        log.warning("a worker died over part %d, which is done by another one", part)
+        if self.load.pop(actor, None) is not None:  # it may have had more than one part in hand
+            self._add()
+
+    def close(self) -> None:
+        """End all actors."""
+        import ray
+
+        for actor in [*self.coming.values(), *self.load]:
             ray.kill(actor)
 
 
-def _shared_out(pool: list[Any], waiting: deque[int], in_hand: int) -> Iterator[Stats]:
-    """What the actors return, as they end. A part whose actor died goes back into the line.
-
-    Raises RuntimeError for a part that has killed LIVES actors.
-    """
+def _refuse_too_large(where: Workers, gpus: float) -> None:
+    """Raise ValueError for a worker that this cluster can never place. A running one may grow."""
     import ray
 
-    ready = {actor.ready.remote(): actor for actor in pool}
-    busy: dict[Any, tuple[Any, int]] = {}
-    deaths: Counter[int] = Counter()
-    while waiting or busy:
-        (ref,), _ = ray.wait([*ready, *busy], num_returns=1)
-        if ref in ready:
-            actor = ready.pop(ref)
-            free = in_hand
-        else:
-            actor, part = busy.pop(ref)
-            free = 1
-            try:
-                yield _answer(ray.get(ref))
-            except (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError) as error:
-                deaths[part] += 1
-                if deaths[part] >= LIVES:
-                    raise RuntimeError(f"part {part} has ended {LIVES} workers") from error
-                log.warning("a worker died over part %d, which is done by another one", part)
-                waiting.append(part)
-        for _ in range(min(free, len(waiting))):
-            part = waiting.popleft()
-            busy[actor.do.remote(part)] = (actor, part)
+    has = ray.cluster_resources()
+    for name, asked in (("CPU", where.cpus), ("GPU", gpus)):
+        if where.address is None and asked > has.get(name, 0):
+            raise ValueError(
+                f"workers.{name.lower()}s is {asked:g}: there are {has.get(name, 0):g} {name}s here"
+            )
+
+
+def _free() -> str:
+    import ray
+
+    free = ray.available_resources()
+    return f"{free.get('CPU', 0):g} CPUs and {free.get('GPU', 0):g} GPUs of the cluster are free"
 
 
 def _answer(answer: tuple[str, Stats]) -> Stats:

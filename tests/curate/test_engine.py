@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from collections import Counter
 from pathlib import Path
@@ -181,3 +182,47 @@ def test_work_with_a_close_is_closed_here():
     with pytest.raises(ZeroDivisionError):
         run_parts(Held, [0], in_hand=2)
     assert Held.closed == 2
+
+
+def test_parts_are_spread_before_a_worker_has_two_in_hand(tmp_path: Path):
+    """Two parts that are at work at once are with two workers, though each could have two."""
+
+    def build() -> Work:
+        meet = meeting(tmp_path)()
+
+        def work(part: int) -> Stats:
+            (tmp_path / f"{os.getpid()}.pid").touch()
+            return meet(part)
+
+        return work
+
+    run_parts(build, [0, 1], 2, in_hand=2)
+    assert len(list(tmp_path.glob("*.pid"))) == 2
+
+
+def test_a_worker_that_can_never_be_placed_is_an_error():
+    """More CPUs than there are: named, with what there is, and no waiting for ever."""
+    with pytest.raises(ValueError, match=r"workers\.cpus is 1000: there are \d+ CPUs here"):
+        run_parts(lambda: lambda part: {}, [0], Workers(count=1, cpus=1000))
+
+
+def test_an_error_here_closes_what_the_other_part_waits_for():
+    """With two parts in hand the one that waits ends when the worker is closed."""
+
+    class Held:
+        def __init__(self) -> None:
+            self.gate = threading.Event()
+
+        def __call__(self, part: int) -> Stats:
+            if part == 0:
+                raise KeyError("no disk")
+            assert self.gate.wait(20)
+            return {}
+
+        def close(self) -> None:
+            self.gate.set()
+
+    began = time.monotonic()
+    with pytest.raises(KeyError, match="no disk"):
+        run_parts(Held, [0, 1], in_hand=2)
+    assert time.monotonic() - began < 10
