@@ -14,6 +14,7 @@ import numpy as np
 from curate.web.blocklist import Blocklist
 from curate.web.dispatch import Dispatcher
 from curate.web.fetch import Fetched, Fetcher
+from curate.web.pauses import Pauses
 from curate.web.turns import Turns
 from schemas.configs import DownloadConfig
 from tests.bench.mutations import mutated
@@ -43,12 +44,14 @@ def answers(seed: int) -> Callable[[int], str]:
     desk = Dispatcher(config.per_host)
 
     async def ask(*exchange: object) -> object:
-        return desk.exchange(*exchange)
+        return desk.exchange(*exchange[:4])  # without the pauses: each case is a host of its own
 
-    fetcher = Fetcher(config, Turns(ask, "fuzz"), Blocklist(()))
+    turns = Turns(ask, "fuzz")
+    fetcher = Fetcher(config, turns, Blocklist(()))
 
     def run(case: int) -> str:
         told: list[Fetched] = []
+        turns.pauses = Pauses()
 
         async def keep(_: int, fetched: Fetched) -> None:
             told.append(fetched)
