@@ -11,8 +11,9 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
@@ -66,8 +67,9 @@ class Decoders:
         that ends.
         """
         old, self._jobs = self._jobs, SimpleQueue()
-        while not old.empty():
-            self._jobs.put(old.get())
+        with suppress(Empty):
+            while True:
+                self._jobs.put(old.get_nowait())
         for _ in range(self.threads):
             old.put(None)
         self._start()

@@ -52,7 +52,8 @@ def download(
     counts as the older one keeps the attempts: nothing that was computed from it is lost.
     statuses: which failures to retry: failed_to_download, failed_to_resize, or an error message,
     with * for any text ("timed out", "HTTP Error 5*"); (): all.
-    Raises ValueError for the status of a success, or where `samples` was made with another config.
+    Raises ValueError for statuses that cannot be retried, and where `samples` was made with another
+    config.
     Returns rows, successes, bytes, seconds, errors, slowest_hosts and parts_without_images.
     Cost per million 800 x 600 JPEGs: 5 300 CPU seconds to resize, hash and encode at 256 x 256.
     """
@@ -61,10 +62,13 @@ def download(
             f"statuses has {SUCCESS!r}: only failures can be retried, {' and '.join(FAILURES)}, "
             "or error messages such as 'timed out' or 'HTTP Error 5*'"
         )
-    listed = data.parts("urls")
+    if statuses and not retry_failed:
+        raise ValueError("statuses says which failed rows to try again: retry_failed is False")
     claim = data.claim("samples", config, of=["urls"])
     missing = data.missing(claim)
-    there = sorted(set(listed) - set(missing))
+    there = sorted(set(data.parts("urls")) - set(missing))
+    if there:  # what a killed run has left: a retry begins with what that one had gained
+        data.publish(claim)
     again = there if retry_failed else _without_images(data, there)
     report = _worked(data, config, claim, workers, missing, again, tuple(statuses) or FAILURES)
     data.publish(claim)

@@ -1,17 +1,17 @@
 """Engine: map a worker over part numbers, here or on Ray. The only file that imports ray.
 
 `build()` is called once per worker and returns `work(part) -> stats`; `work` reads and writes its
-part by itself, so
-that only part numbers and a few counts travel. A dead worker costs its part, which another one
-takes over. A cluster
-that was running before is never shut down.
+part by itself, so that only part numbers and a few counts travel. A dead worker costs its part,
+which another one takes over. A cluster that was running before is never shut down.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import threading
 import time
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -23,7 +23,8 @@ from schemas.configs import Workers
 log = logging.getLogger(__name__)
 Stats = dict[str, float]
 Work = Callable[[int], Stats]
-REFUSED = "refused"  # column of a worker's answer: why it could not
+LIVES = 3  # actors that a part may cost
+GATHER_S = 10.0  # in which all actors should be there; then those that are take what is left
 # pairs from which on a stage of joins is spread: a pool of actors takes seconds to start, and
 # DuckDB uses all cores of this process anyway
 WORTH_WORKERS = 1_000_000
@@ -77,11 +78,12 @@ def _here(build: Callable[[], Work], parts: Sequence[int], in_hand: int) -> Iter
         if in_hand == 1:
             yield from map(work, parts)
             return
-        with ThreadPoolExecutor(in_hand, thread_name_prefix="part") as threads:
-            try:
-                yield from threads.map(work, parts)
-            finally:
-                threads.shutdown(wait=True, cancel_futures=True)
+        threads = ThreadPoolExecutor(in_hand, thread_name_prefix="part")
+        try:
+            yield from threads.map(work, parts)
+        finally:
+            threads.shutdown(wait=False, cancel_futures=True)  # closing ends what they wait for
+    threads.shutdown()
 
 
 @contextmanager
@@ -96,35 +98,125 @@ def _closing(work: Work) -> Iterator[Work]:
 def _on_ray(
     build: Callable[[], Work], parts: Sequence[int], where: Workers, model: bool, in_hand: int
 ) -> Iterator[Stats]:
+    """A pool of actors for these parts: each takes the next part when it has ended one.
+
+    Actors of Ray itself and not Ray Data's pool: that brings three processes of its own and 3 s to
+    each call, for streams of blocks that are not needed where a part's number is all that travels.
+    """
     import ray
 
     start(where)
-    gpus = (
-        where.gpus
-        if where.gpus is not None
-        else float(model and ray.cluster_resources().get("GPU", 0) > 0)
+    gpus = where.gpus
+    if gpus is None:
+        gpus = float(model and ray.cluster_resources().get("GPU", 0) > 0)
+    _refuse_too_large(where, gpus)
+    size = min(max(where.count, where.max_count or 0), len(parts))
+    made = ray.remote(_Worker).options(
+        num_cpus=where.cpus, num_gpus=gpus or None, max_concurrency=in_hand
     )
-    low = min(where.count, len(parts))
-    high = max(low, min(where.max_count or low, len(parts)))
-    rows = ray.data.from_items(
-        [{"part": int(p)} for p in parts], override_num_blocks=len(parts)
-    ).map(
-        _Worker,
-        fn_constructor_args=(build,),
-        compute=ray.data.ActorPoolStrategy(
-            min_size=low,
-            max_size=high,
-            max_tasks_in_flight_per_actor=in_hand,
-            max_concurrent_calls_per_actor=in_hand,
-            enable_true_multi_threading=in_hand > 1,
-        ),
-        num_cpus=where.cpus,
-        num_gpus=gpus or None,
-    )
-    for row in rows.iter_rows():
-        if row.get(REFUSED):
-            raise ValueError(row[REFUSED])
-        yield {k: v for k, v in row.items() if k not in ("part", REFUSED) and v is not None}
+    pool = _Pool(lambda: made.remote(build), size, in_hand)
+    try:
+        yield from pool.share_out(deque(parts))
+    finally:
+        pool.close()
+
+
+class _Pool:
+    """Actors, the parts that they have in hand, and those that are still coming up."""
+
+    def __init__(self, new: Callable[[], Any], size: int, in_hand: int) -> None:
+        self.new, self.in_hand = new, in_hand
+        self.began = time.monotonic()
+        self.coming: dict[Any, Any] = {}  # what says that it is there -> actor
+        self.load: dict[Any, int] = {}  # actor -> parts in hand
+        self.busy: dict[Any, tuple[Any, int]] = {}  # answer -> actor, part
+        self.deaths: Counter[int] = Counter()
+        for _ in range(size):  # on a cluster these call for more nodes
+            self._add()
+
+    def _add(self) -> None:
+        actor = self.new()
+        self.coming[actor.ready.remote()] = actor
+
+    def share_out(self, waiting: deque[int]) -> Iterator[Stats]:
+        """What the actors return, as they end. A part whose actor died goes back into the line.
+
+        Raises RuntimeError for a part that has killed LIVES actors.
+        """
+        import ray
+
+        while waiting or self.busy:
+            for ref in ray.wait([*self.coming, *self.busy], num_returns=1, timeout=GATHER_S)[0]:
+                if ref in self.coming:
+                    self.load[self.coming.pop(ref)] = 0
+                    continue
+                actor, part = self.busy.pop(ref)
+                try:
+                    answer = ray.get(ref)
+                except (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError) as error:
+                    self._bury(actor, part, error)
+                    waiting.append(part)
+                    continue
+                self.load[actor] -= 1
+                yield _answer(answer)
+            self._hand_out(waiting)
+
+    def _hand_out(self, waiting: deque[int]) -> None:
+        """Parts to the actors that have least; one each while actors are still coming, so that a
+        fast one does not take what others were made for.
+        """
+        late = time.monotonic() - self.began > GATHER_S
+        if late and not self.load:
+            log.warning("no worker has a place yet: %s", _free())
+        depth = self.in_hand if late or not self.coming else 1
+        while waiting and self.load:
+            actor = min(self.load, key=self.load.__getitem__)
+            if self.load[actor] >= depth:
+                return
+            part = waiting.popleft()
+            self.busy[actor.do.remote(part)] = (actor, part)
+            self.load[actor] += 1
+
+    def _bury(self, actor: Any, part: int, error: Exception) -> None:
+        self.deaths[part] += 1
+        if self.deaths[part] >= LIVES:
+            raise RuntimeError(f"part {part} has ended {LIVES} workers") from error
+        log.warning("a worker died over part %d, which is done by another one", part)
+        if self.load.pop(actor, None) is not None:  # it may have had more than one part in hand
+            self._add()
+
+    def close(self) -> None:
+        """End all actors."""
+        import ray
+
+        for actor in [*self.coming.values(), *self.load]:
+            ray.kill(actor)
+
+
+def _refuse_too_large(where: Workers, gpus: float) -> None:
+    """Raise ValueError for a worker that this cluster can never place. A running one may grow."""
+    import ray
+
+    has = ray.cluster_resources()
+    for name, asked in (("CPU", where.cpus), ("GPU", gpus)):
+        if where.address is None and asked > has.get(name, 0):
+            raise ValueError(
+                f"workers.{name.lower()}s is {asked:g}: there are {has.get(name, 0):g} {name}s here"
+            )
+
+
+def _free() -> str:
+    import ray
+
+    free = ray.available_resources()
+    return f"{free.get('CPU', 0):g} CPUs and {free.get('GPU', 0):g} GPUs of the cluster are free"
+
+
+def _answer(answer: tuple[str, Stats]) -> Stats:
+    refused, stats = answer
+    if refused:
+        raise ValueError(refused)
+    return stats
 
 
 class Shared(Protocol):
@@ -189,28 +281,28 @@ class _Held:
 
 
 class _Worker:
-    """What a Ray actor holds: the built worker.
+    """What a Ray actor holds: the worker, built by its first part.
 
-    A ValueError, ours to the user, travels as a row, so that it arrives in its own words; any
+    A ValueError, ours to the user, travels as an answer, so that it arrives in its own words; any
     other error is Ray's to report.
     """
 
     def __init__(self, build: Callable[[], Work]) -> None:
         logging.basicConfig(level=logging.WARNING)
-        self.refused, self.work = "", None
-        try:
-            self.work = build()
-        except ValueError as error:
-            self.refused = str(error)
+        self.build, self.building = build, threading.Lock()
+        self.work: Work | None = None
 
-    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        refused, stats = self.refused, Stats()
-        if self.work is not None:
-            try:
-                stats = self.work(int(row["part"]))
-            except ValueError as error:
-                refused = str(error)
-        return {"part": row["part"], REFUSED: refused, **stats}
+    def ready(self) -> None:
+        """Answers once the actor has a place."""
+
+    def do(self, part: int) -> tuple[str, Stats]:
+        """(why it could not, or "", what it counted)."""
+        try:
+            with self.building:
+                self.work = self.work or self.build()
+            return "", self.work(part)
+        except ValueError as error:
+            return str(error), {}
 
 
 def start(where: Workers) -> None:
@@ -232,8 +324,4 @@ def start(where: Workers) -> None:
         configure_logging=True,
         **({"num_cpus": max(where.count, os.cpu_count() or 1)} if where.address is None else {}),
     )
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
     log.info("Ray is up after %.1f s", time.perf_counter() - began)

@@ -10,8 +10,6 @@ of grey and of TIFF images is composited like any other, and a thin image cannot
 from __future__ import annotations
 
 import hashlib
-import io
-import json
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +19,7 @@ from typing import assert_never
 import numpy as np
 
 from curate.pictures.blur import Box, blurred, turned
+from curate.pictures.exif import exif_json
 from curate.pictures.header import AREA, DECODING, Header, Unusable, read_header
 from curate.pictures.pixels import Size, decode_upright, held_pixels
 from curate.pictures.quiet import prepare_codecs
@@ -236,19 +235,8 @@ def _described(picture: Picture, body: bytes, header: Header, stored: Image) -> 
         picture,
         original_width=header.width,
         original_height=header.height,
-        exif=_exif(body),
+        exif=exif_json(body),
         sha256=hashlib.sha256(body).hexdigest(),
         phash=phash(stored),
         thumbnail=thumbnail(stored),
     )
-
-
-def _exif(body: bytes) -> str | None:
-    """As img2dataset writes it: a JSON object of tags, {} without any, null where unreadable."""
-    import exifread
-
-    try:
-        tags = exifread.process_file(io.BytesIO(body), details=False)
-        return json.dumps({k: str(v).strip() for k, v in tags.items() if v is not None})
-    except Exception:  # hostile tags make exifread raise nearly anything
-        return None

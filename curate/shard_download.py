@@ -8,12 +8,14 @@ behind the JSON and does not tell where a member is.
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import tempfile
 import time
 import uuid
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, BinaryIO
@@ -39,7 +41,7 @@ SUCCESS, NOT_DOWNLOADED, NOT_RESIZED = "success", "failed_to_download", "failed_
 FAILURES = (NOT_DOWNLOADED, NOT_RESIZED)
 UNPLACED = pa.schema([f for f in SAMPLES if f.name != "shard"])  # samples before the tar has a name
 AT_ONCE = 64  # images at hand that are read in one go
-SPOOL_BYTES = 64 << 20  # of a part's encoded images in memory; more of them go to a temporary file
+SPOOL_BYTES = 16 << 20  # of a part's encoded images in memory; more of them go to a temporary file
 FACTS = ("width", "height", "original_width", "original_height", "exif", "sha256")
 META = ("key", "status", "error_message", *FACTS)  # in a .json, beside the list's columns
 
@@ -109,12 +111,13 @@ class ShardDownloader:
         if boxes is not None and boxes not in rows.column_names:
             have = ", ".join(n for n in rows.column_names if n.startswith("in_")) or "none"
             raise ValueError(f"blur_boxes is {boxes!r}: the list has no such column, it has {have}")
-        listed = rows.sort_by("uid").to_pylist()
+        listed = _rows(rows.sort_by("uid"))
         with tempfile.SpooledTemporaryFile(SPOOL_BYTES) as stream:
             spool = Spool(stream)
             outcomes = self._at_hand(listed, spool, tally)
             stalled = self._fetched(listed, spool, tally, outcomes)
             samples = _write(listed, outcomes, spool, tar_stream)
+        _trim()
         return samples, _stats(samples, start, tally) | {STALLED: stalled}
 
     def _fetched(
@@ -197,6 +200,34 @@ class ShardDownloader:
                 yield f"unreadable tar: {type(block).__name__}"
             else:
                 yield block if len(block) == row["tar_size"] else "body shorter than declared"
+
+
+def _rows(table: pa.Table) -> list[Row]:
+    columns = [_cells(column) for column in table.columns]
+    return [
+        dict(zip(table.column_names, cells, strict=True)) for cells in zip(*columns, strict=True)
+    ]
+
+
+def _cells(column: pa.ChunkedArray) -> list[Any]:
+    """A column as Python has it; a cell that Python cannot hold as Arrow writes it, or null."""
+    try:
+        return list(column.to_pylist())
+    except Exception:  # a date beyond the year 9999, a time zone that nobody knows
+        return [_cell(value) for value in column]
+
+
+def _cell(value: pa.Scalar) -> Any:
+    for read in (value.as_py, lambda: value.cast(pa.string()).as_py()):
+        with suppress(Exception):
+            return read()
+    return None
+
+
+def _trim() -> None:
+    """Let C's allocator give back what a part has left in pieces: 25 MB in 80 000 rows else."""
+    with suppress(AttributeError, OSError, TypeError):  # glibc has it
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _host(url: str) -> str:

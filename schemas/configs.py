@@ -166,7 +166,7 @@ class DownloadConfig(Config):
     # a part in which nothing ends for so long is ended; an image may be decoded for half of it
     stall_s: float = Field(300, gt=0)
     # how much at once
-    concurrency: Positive = 128  # open requests of one worker
+    concurrency: Positive = 256  # open requests of one worker
     buffer_bytes: Positive = 256 * 2**20  # of bodies in one worker's memory
     decode_threads: Positive = 1  # of one worker
     dns_concurrency: Positive = 16  # lookups of one worker

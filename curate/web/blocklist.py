@@ -110,9 +110,10 @@ class Blocklist:
 
 def normal_url(url: str) -> str:
     """One spelling of a URL: scheme and host in lower case, no default port, no user, no fragment,
-    escapes in upper case and only where they are needed. What is no URL stays as it is.
+    no dot segments, escapes in upper case and only where they are needed. What is no URL stays as
+    it is.
     """
-    if _NORMAL.fullmatch(url):
+    if _NORMAL.fullmatch(url) and "/." not in url:
         return url
     try:
         parts = urlsplit(url)
@@ -122,7 +123,24 @@ def normal_url(url: str) -> str:
         return url
     host = f"[{host}]" if ":" in host else host
     place = host if port in (None, PORTS.get(scheme)) else f"{host}:{port}"
-    return urlunsplit((scheme, place, _escaped(parts.path) or "/", _escaped(parts.query), ""))
+    path = without_dots(_escaped(parts.path)) or "/"
+    return urlunsplit((scheme, place, path, _escaped(parts.query), ""))
+
+
+def without_dots(path: str) -> str:
+    """A path from the root without its `.` and `..` (RFC 3986, 5.2.4); %2e is a dot, too."""
+    if "/." not in path and "/%2e" not in path.lower():
+        return path
+    kept: list[str] = []
+    dots = False
+    for segment in path.split("/"):
+        plain = segment.lower().replace("%2e", ".")
+        dots = plain in (".", "..")
+        if not dots:
+            kept.append(segment)
+        elif plain == ".." and len(kept) > 1:
+            kept.pop()
+    return "/".join([*kept, ""] if dots else kept)
 
 
 def normal_host(host: str) -> str:

@@ -1,4 +1,4 @@
-"""Dispatch: what all workers of a download share: the limits per host, and the tally."""
+"""Dispatch: what all workers of a download share: limits and pauses per host, and the tally."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from curate.web.limits import Grants, HostLimits
+from curate.web.pauses import Pauses, Told
 from curate.web.tally import Tally
 
 RECENT_S = 10.0  # the rates of a report are those of this time
@@ -28,6 +29,7 @@ class Dispatcher:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._limits = HostLimits(per_host, rate, ttl_s, clock)
+        self._pauses = Pauses(clock)
         self._clock = clock
         self._tally = Tally()
         self._lock = threading.Lock()
@@ -40,11 +42,19 @@ class Dispatcher:
         held: Mapping[str, int],
         wanted: Mapping[str, int],
         news: Mapping[str, Any],
-    ) -> Grants:
-        """A worker's call: see `HostLimits.exchange`; news is what its tally's `take` gave."""
+        paused: Told | None = None,
+    ) -> tuple[Grants, Told]:
+        """A worker's call: see `HostLimits.exchange`; news is what its tally's `take` gave.
+
+        paused: hosts that want to be left alone. Nothing is granted to those; beside the grants, of
+        the hosts that the worker holds or wants, those that are to be left alone.
+        """
         self._tally.add(news)
         with self._lock:
-            return self._limits.exchange(worker, held, wanted)
+            self._pauses.add(paused or {})
+            alone = self._pauses.of({*held, *wanted})
+            open_to = {host: n for host, n in wanted.items() if host not in alone}
+            return self._limits.exchange(worker, held, open_to), alone
 
     def report(self) -> dict[str, Any]:
         """The tally's summary, the rates of the last seconds, and all that as a `line` of text.

@@ -29,6 +29,12 @@ MOST_APPROVED = 10_000  # addresses; a connection begins right after its address
 Address = IPv4Address | IPv6Address
 UNICAST6 = IPv6Network("2000::/3")  # all that is allocated of IPv6's global unicast
 NAT64 = IPv6Network("64:ff9b::/96")
+NEVER = (  # not for the public, whatever this version of Python calls them
+    IPv4Network("192.0.0.0/24"),  # IETF protocol assignments; a cloud's metadata at .192
+    IPv4Network("192.88.99.0/24"),  # 6to4 relays, given up
+    IPv4Network("168.63.129.16/32"),  # a cloud's host, public by number only
+    IPv6Network("3fff::/20"),  # documentation
+)
 _ENTRY = re.compile(
     r"\[(?P<v6>[^]]+)\](?::(?P<port6>\d+))?|(?P<host>[^:]+)(?::(?P<port>\d+))?|(?P<bare6>.+)"
 )
@@ -75,6 +81,8 @@ def _unmapped(ip: Address) -> Address:
 
 
 def _is_public(ip: Address) -> bool:
+    if any(ip in network for network in NEVER):
+        return False
     if isinstance(ip, IPv4Address):
         return ip.is_global and not ip.is_multicast and not ip.is_reserved
     if ip in NAT64:

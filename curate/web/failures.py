@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from aiohttp import ClientResponse
 
 TRY_AGAIN = frozenset({408, 425, 429, *range(500, 600)})
+PAUSE = frozenset({429, 503})  # with a Retry-After: the whole host wants to be left alone
 BROKEN = {  # what the socket says -> what we say
     errno.ECONNREFUSED: "connection refused",
     errno.ECONNRESET: "connection reset",
@@ -31,7 +32,8 @@ class Failure(Exception):  # noqa: N818 - an outcome
 
     again: could another one do better. wait_s: what the server asks for before that.
     gone: nothing answers there (a time-out, no connection, no lookup).
-    asked: False where the attempt ended before anybody was asked.
+    asked: False where the attempt ended before anybody was asked. pause: wait_s is for all URLs of
+    the host.
     """
 
     def __init__(
@@ -42,9 +44,11 @@ class Failure(Exception):  # noqa: N818 - an outcome
         wait_s: float = 0,
         gone: bool = False,
         asked: bool = True,
+        pause: bool = False,
     ) -> None:
         super().__init__(text)
         self.again, self.wait_s, self.gone, self.asked = again, wait_s, gone, asked
+        self.pause = pause
 
 
 def http_error(reply: ClientResponse) -> Failure:
@@ -53,7 +57,7 @@ def http_error(reply: ClientResponse) -> Failure:
     again = reply.status in TRY_AGAIN
     wait_s = retry_after_s(reply.headers.get("Retry-After", ""))
     text = f"HTTP Error {reply.status}: {reason}"
-    return Failure(text, again=again, wait_s=wait_s)
+    return Failure(text, again=again, wait_s=wait_s, pause=wait_s > 0 and reply.status in PAUSE)
 
 
 def retry_after_s(value: str) -> float:
@@ -69,6 +73,7 @@ def retry_after_s(value: str) -> float:
 def explained(error: Exception) -> Failure:
     """What aiohttp, the resolver or the socket raised, as a Failure."""
     import aiohttp
+    from aiohttp.http_exceptions import HttpProcessingError
 
     from curate.web.session import HeadersTooLarge
 
@@ -87,8 +92,12 @@ def explained(error: Exception) -> Failure:
             text = "certificate is not trusted"
         case aiohttp.ClientSSLError():
             text = "TLS handshake failed"
+        case ValueError():
+            text = "not a URL"
+        case aiohttp.ClientError() | HttpProcessingError():
+            text = "malformed answer"
         case _:
-            text = "not a URL" if isinstance(error, ValueError) else "malformed answer"
+            text = f"client failed: {type(error).__name__}"
     return Failure(text)
 
 

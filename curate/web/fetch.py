@@ -34,9 +34,9 @@ T = TypeVar("T")
 class Fetched:
     """What became of one URL. `body` (Content-Encoding undone) or `error` is None, never both.
 
-    status: the last attempt's last answer's, None where there was none. attempts: 0 where its host
-    was given up before. seconds: of its deadline, so without the waiting for its host's turn.
-    host: of the listed URL, lower case; "" where it has none.
+    status: of the last attempt's last hop, None where that had no answer. attempts: 0 where its
+    host was given up, or paused, before. seconds: of its deadline, so without the waiting for its
+    host's turn. host: of the listed URL, lower case; "" where it has none.
     """
 
     body: bytes | None

@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from schemas.configs import DownloadConfig
 
 ROBOTS_TAG = "Use of image disallowed by X-Robots-Tag directive"  # img2dataset's words
+# directives with a value: what stands before their colon is no robot
+_VALUED = frozenset({"max-snippet", "max-image-preview", "max-video-preview", "unavailable_after"})
 _PRINTABLE = re.compile(r"[ -~]+")
 
 
@@ -34,13 +36,22 @@ def robot_of(config: DownloadConfig) -> str:
 def disallows(headers: Iterable[str], robot: str, directives: set[str]) -> bool:
     """Whether an X-Robots-Tag says one of the directives to all robots or to this one.
 
-    "noai", "noindex, noai", "curate: noai" do; "otherbot: nofollow, noai" does not.
+    "noai", "max-snippet:-1, noai", "curate: noai" do; "otherbot: nofollow, noai" does not.
+    "none" is "noindex, nofollow".
     """
     for value in headers:
         addressee = ""
         for item in value.lower().split(","):
-            name, colon, rest = item.partition(":")
-            addressee = name.strip() if colon else addressee
-            if addressee in ("", robot) and (rest if colon else item).strip() in directives:
+            directive = item.strip()
+            name, colon, rest = (part.strip() for part in directive.partition(":"))
+            if colon and _is_robot(name):
+                addressee, directive = name, rest
+            said = {directive, *(("noindex", "nofollow") if directive == "none" else ())}
+            if addressee in ("", "*", robot) and said & directives:
                 return True
     return False
+
+
+def _is_robot(name: str) -> bool:
+    """Whether what stands before a colon names a robot; else it is a directive, or half a date."""
+    return name not in _VALUED and " " not in name

@@ -100,8 +100,7 @@ class Rules:
     @classmethod
     def parse(cls, body: bytes, robot: str) -> Rules:
         """body: of a robots.txt, whatever it is. robot: the product token, in any case."""
-        groups = _groups(body)
-        return cls(groups.get(robot.lower().encode(), groups.get(b"*", [])))
+        return cls(_rules(body, robot.lower().encode()))
 
     def allows(self, path_query: str) -> bool:
         """path_query: of a URL, with its query, without its fragment."""
@@ -116,22 +115,27 @@ class Rules:
         return best[1]
 
 
-def _groups(body: bytes) -> dict[bytes, list[_Rule]]:
-    """Agent, in lower case -> its rules; groups of one agent are one."""
+def _rules(body: bytes, robot: bytes) -> list[_Rule]:
+    """Those of all groups of `robot`, in lower case; where it has none, of `*`.
+
+    Others are not kept: with thousands of agents in a group that would be rules times agents.
+    """
     groups: dict[bytes, list[_Rule]] = {}
-    agents: list[bytes] = []
+    agents: set[bytes] = set()  # whom the group at hand is for: ours, `*`, both or neither
     in_rules = False
     for name, value in _lines(body):
         if name == b"user-agent":
-            agents = [*([] if in_rules else agents), _agent(value)]
-            groups.setdefault(agents[-1], [])
-            in_rules = False
+            if in_rules:
+                agents, in_rules = set(), False
+            if (agent := _agent(value)) in (robot, b"*"):
+                agents.add(agent)
+                groups.setdefault(agent, [])
         elif name in (b"allow", b"disallow"):
             in_rules = True
-            rule = _rule(value, name == b"allow")
-            for agent in dict.fromkeys(agents):
+            rule = _rule(value, name == b"allow") if agents else None
+            for agent in agents:
                 groups[agent] += [rule] if rule else []
-    return groups
+    return groups.get(robot, groups.get(b"*", []))
 
 
 def _lines(body: bytes) -> Iterator[tuple[bytes, bytes]]:

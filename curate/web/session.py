@@ -129,7 +129,7 @@ class _Connector(aiohttp.TCPConnector):
 def new_session(config: DownloadConfig, egress: Egress) -> aiohttp.ClientSession:
     """A session of the running loop; all its connections go through `egress`."""
     most = config.max_header_bytes
-    return aiohttp.ClientSession(
+    session = aiohttp.ClientSession(
         connector=_Connector(
             most,
             limit=0,
@@ -150,3 +150,6 @@ def new_session(config: DownloadConfig, egress: Egress) -> aiohttp.ClientSession
         max_field_size=most,
         max_headers=most,
     )
+    # else a request on a kept connection that breaks is sent twice, unseen by `retries`
+    session._retry_connection = False
+    return session

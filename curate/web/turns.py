@@ -14,12 +14,14 @@ import logging
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 from curate.web.limits import Grants
+from curate.web.pauses import Paused, Pauses, Told
 from curate.web.tally import News, Tally
 
 log = logging.getLogger(__name__)
-Ask = Callable[[str, dict[str, int], dict[str, int], News], Awaitable[Grants]]
+Ask = Callable[[str, dict[str, int], dict[str, int], News, Told], Awaitable[tuple[Grants, Told]]]
 TTL_S = 10.0  # the dispatcher's: so long permits hold without a word to it
 SPARE_S = 0.5  # a permit that nobody uses is kept so long
 NEWS_S = 1.0  # between two messages with news
@@ -27,6 +29,10 @@ PACE = 20.0  # pauses between two exchanges, in durations of an exchange: 5 % of
 GIVE_UP_S = 30.0  # without an answer: then those who wait are told
 FIRST_RETRY_S, LAST_RETRY_S = 0.05, 2.0
 LINGER_S = 2.0  # the task ends after so long with nothing to do
+
+
+class Silent(RuntimeError):  # noqa: N818 - what it is
+    """The dispatcher cannot be reached."""
 
 
 class _Host:
@@ -59,12 +65,14 @@ class _Turn:
 class Turns:
     """For one worker, used from one event loop; its tally may be used from any thread.
 
-    ask: reaches `Dispatcher.exchange(worker, held, wanted, news)`. worker: a name that no other
-    worker has. every_s: between two exchanges, less where an exchange takes microseconds.
+    ask: reaches `Dispatcher.exchange(worker, held, wanted, news, paused)`. worker: a name that no
+    other worker has. every_s: between two exchanges, less where an exchange takes microseconds.
     """
 
     def __init__(self, ask: Ask, worker: str, every_s: float = 0.05, ttl_s: float = TTL_S) -> None:
         self.tally = Tally()
+        self.pauses = Pauses()
+        self._paused: Told = {}  # not told yet
         self._ask, self._worker, self._every_s, self._ttl_s = ask, worker, every_s, ttl_s
         self._hosts: dict[str, _Host] = {}
         self._waiting = 0
@@ -79,9 +87,16 @@ class Turns:
     def of(self, host: str) -> _Turn:
         """A block in which one request to `host` may be open.
 
-        Entering raises RuntimeError where the dispatcher cannot be reached for GIVE_UP_S.
+        Entering raises Silent where the dispatcher cannot be reached for GIVE_UP_S, Paused where
+        the host is paused while it waits: look at `pauses` before and after.
         """
         return _Turn(self, host)
+
+    def pause(self, host: str, seconds: float, error: str) -> None:
+        """The host wants to be left alone: by all workers, as soon as the dispatcher knows it."""
+        self._paused[host] = (seconds, error)
+        self._leave_alone({host: (seconds, error)})
+        self._go_on()
 
     def begin(self, host: str) -> bool:
         """Take a spare permit, if there is one. Then `end` has to follow."""
@@ -188,14 +203,19 @@ class Turns:
         async with self._exchanging:
             began = time.monotonic()
             held, wanted = self._state(began)
+            paused, self._paused = self._paused, {}
             news = self.tally.take() if flush or began - self._told >= NEWS_S else {}
             try:
-                grants = await self._ask(self._worker, held, wanted, news)
+                async with asyncio.timeout(GIVE_UP_S):
+                    answer = await self._ask(self._worker, held, wanted, news, paused)
             except Exception as error:  # whatever the way to the dispatcher raises
                 self.tally.add(news)
+                self._paused = paused | self._paused
                 return self._failed(error, began)
+            grants, known = answer
             self._heard, self._failing, self._retry_s = began, None, FIRST_RETRY_S
             self._told = began if news else self._told
+            self._leave_alone(known)
             if self._sure():  # else the dispatcher has counted this worker as dead meanwhile
                 self._take(grants)
             return 0.0
@@ -221,22 +241,29 @@ class Turns:
             state.spare += granted
             self._hand_out(state)
 
-    def _failed(self, error: Exception, now: float) -> float:
+    def _leave_alone(self, told: Told) -> None:
+        self.pauses.add(told)
+        for host, pause in told.items():
+            if state := self._hosts.get(host):
+                self._tell(state, partial(Paused, *pause))
+
+    def _failed(self, error: Exception, began: float) -> float:
         """Wait twice as long each time; after GIVE_UP_S tell those who wait."""
         if self._failing is None:
-            self._failing = now
-            log.warning("the limits per host cannot be reached: %s", error)
-        if now - self._failing >= GIVE_UP_S:
+            self._failing = began
+            log.warning("the limits per host cannot be reached: %r", error)
+        if time.monotonic() - self._failing >= GIVE_UP_S:
+            problem = f"no answer about the limits per host for {GIVE_UP_S:.0f} s: {error!r}"
             for state in self._hosts.values():
-                self._tell(state, error)
+                self._tell(state, partial(Silent, problem))
         retry_s = self._retry_s
         self._retry_s = min(2 * retry_s, LAST_RETRY_S)
         return retry_s
 
-    def _tell(self, state: _Host, error: Exception) -> None:
-        problem = f"no answer about the limits per host for {GIVE_UP_S:.0f} s: {error}"
+    def _tell(self, state: _Host, error: Callable[[], Exception]) -> None:
+        """Who waits ends with an error of his own."""
         while state.waiters:
             waiter, _ = state.waiters.popitem(last=False)
             self._waiting -= 1
             if not waiter.done():
-                waiter.set_exception(RuntimeError(problem))
+                waiter.set_exception(error())

@@ -4,6 +4,7 @@ Each hop of a redirect is treated like the first address: its scheme, host and a
 (egress.py), then the blocklist and its robots.txt; it waits for its host's turn and holds no other
 host's while it does. What can pass is tried again after a jittered, doubling wait, or the one that
 the server asked for, where that fits into what is left of the deadline; nothing is held meanwhile.
+A 429 or 503 with a Retry-After holds for all URLs of its host, at all workers (pauses.py).
 """
 
 from __future__ import annotations
@@ -15,8 +16,7 @@ from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from itertools import count
 
-from aiohttp import ClientError, ClientResponse
-from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp import ClientResponse
 from yarl import URL
 
 from curate.web import robots
@@ -27,16 +27,17 @@ from curate.web.egress import Egress
 from curate.web.failures import Failure, explained, http_error
 from curate.web.fetch import Fetched
 from curate.web.hosts import GivenUp, Lines
+from curate.web.pauses import Paused
 from curate.web.politeness import ROBOTS_TAG, disallows, robot_of
 from curate.web.room import Room, Share
 from curate.web.session import new_session
-from curate.web.turns import Turns
+from curate.web.turns import Silent, Turns
+from curate.web.urls import host_of, joined, parsed
 from schemas.configs import DownloadConfig
 
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 GOOD = frozenset(range(200, 300)) - {204, 205, 206}  # these have no body, or a part of one
 AHEAD = 4  # URLs per open request that may wait for their host's turn
-_EXACT = re.compile(r"[!-~]+")  # a URL that can be sent as it is written
 _HOST = re.compile(r"[A-Za-z0-9_.:-]+")
 
 
@@ -76,9 +77,9 @@ class Visits:
 
     def new(self, url: str, *, image: bool = True) -> Visit:
         target, host = None, ""
-        with suppress(ValueError):  # _follow says it
-            target = _parsed(url)
-            host = _name(target)
+        with suppress(Failure):  # _follow says it
+            target = parsed(url)
+            host = host_of(target)
         deadline = Deadline(self.config.deadline_s)
         return Visit(url, target, host, deadline, Share(self.room), url, image)
 
@@ -93,7 +94,7 @@ class Visits:
                 return visit.fetched(found, None)
             visit.share.give_back()
             visit.attempts += found.asked
-            if found.asked or attempt == 1:  # else the host was given up meanwhile
+            if found.asked or attempt == 1:  # else the host was given up or paused meanwhile
                 failure = found
             wait_s = self._wait_s(found, attempt, visit.deadline.left_s)
             if wait_s is None:
@@ -114,37 +115,58 @@ class Visits:
         visit.status, visit.final_url = None, visit.url
         try:
             body = await self._follow(visit)
-        except (Failure, ClientError, HttpProcessingError, OSError, ValueError) as error:
+        except Silent:
+            raise  # without the dispatcher there is nothing to go on with
+        except Exception as error:  # whatever a stranger's URL or answer brings about ends it alone
             return explained(error)
         visit.attempts += 1
         return body
 
     async def _follow(self, visit: Visit) -> bytes:
-        target = visit.target or _parsed(visit.url)
+        target = visit.target or parsed(visit.url)
         for _ in range(self.config.max_redirects + 1):
-            found = await self._hop(target, visit)
+            found = await self._patient_hop(target, visit)
             if isinstance(found, bytes):
                 return found
-            target = target.join(found)
+            target = joined(target, found)
             visit.final_url = str(target)
         raise Failure("too many redirects")
 
-    async def _hop(self, target: URL, visit: Visit) -> bytes | URL:
+    async def _patient_hop(self, target: URL, visit: Visit) -> bytes | str:
+        """A hop, once its host may be asked; holds nothing until then."""
+        while True:
+            try:
+                return await self._hop(target, visit)
+            except Paused as error:
+                wait_s, said = error.seconds, str(error)
+            if wait_s >= visit.deadline.left_s:
+                raise Failure(said, asked=visit.final_url != visit.url)
+            visit.deadline.spend(wait_s)
+            await asyncio.sleep(wait_s)
+
+    async def _hop(self, target: URL, visit: Visit) -> bytes | str:
         """A body, or where it is said to be."""
+        visit.status = None  # of this hop: one that led here says nothing about what is here
         self._check(target, visit)
-        host, place = _name(target), f"{_name(target)}:{target.port}"
+        host, place = host_of(target), f"{host_of(target)}:{target.port}"
         async with self.lines.of(host) if visit.image else nullcontext():
             self._not_given_up(place, visit)
             try:
+                self.turns.pauses.check(host)
                 await self.egress.look_up(host, visit.deadline)
                 if visit.image and self.robots and (why := await self.robots.verdict(target)):
                     raise Failure(why)
                 async with self.turns.of(host), self.open:
+                    self.turns.pauses.check(host)
                     self._not_given_up(place, visit, asking=True)
                     async with visit.deadline:
                         found = await self._asked(target, visit)
-            except (Failure, ClientError, HttpProcessingError, OSError, ValueError) as error:
+            except (Silent, Paused):
+                raise
+            except Exception as error:  # see _attempt
                 failure = explained(error)
+                if failure.pause:
+                    self.turns.pause(host, failure.wait_s, str(failure))
                 if failure.gone:
                     self.given_up.failed(place, str(failure))
                 elif visit.status is not None:
@@ -162,25 +184,26 @@ class Visits:
             raise Failure("no scheme")
         if target.scheme not in ("http", "https"):
             raise Failure(f"scheme {target.scheme[:20]} is not allowed")
-        if not target.raw_host or not _name(target) or target.port is None:
+        if not host_of(target) or target.port is None:
             raise Failure("no host")
-        if not _HOST.fullmatch(target.raw_host):
+        written = target.raw_host or ""
+        if not _HOST.fullmatch(written):
             raise Failure("not a URL")
-        self.egress.check_host(target.raw_host, target.port)
-        if error := self.blocklist.host(_name(target)) or self.blocklist.url(visit.final_url):
+        self.egress.check_host(written, target.port)
+        if error := self.blocklist.host(host_of(target)) or self.blocklist.url(visit.final_url):
             raise Failure(error)
 
-    async def _asked(self, target: URL, visit: Visit) -> bytes | URL:
+    async def _asked(self, target: URL, visit: Visit) -> bytes | str:
         try:
             return await self._ask(target, visit)
         except (RuntimeError, AssertionError, LookupError) as error:  # aiohttp's own consistency
             raise Failure(f"client failed: {type(error).__name__}", again=True) from error
 
-    async def _ask(self, target: URL, visit: Visit) -> bytes | URL:
+    async def _ask(self, target: URL, visit: Visit) -> bytes | str:
         async with self.session.get(target, allow_redirects=False) as reply:
             visit.status = reply.status
             if reply.status in REDIRECTS and "Location" in reply.headers:
-                return _parsed(reply.headers["Location"])
+                return reply.headers["Location"]
             if reply.status not in GOOD:
                 raise http_error(reply)
             return await self._body(reply, visit)
@@ -207,12 +230,3 @@ class Visits:
         await self.turns.close()
         await self.session.close()
         await self.egress.close()
-
-
-def _parsed(url: str) -> URL:
-    return URL(url, encoded=_EXACT.fullmatch(url) is not None)
-
-
-def _name(target: URL) -> str:
-    """The host in lower case, without the dot that some write at its end."""
-    return (target.raw_host or "").lower().rstrip(".")

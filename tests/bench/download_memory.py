@@ -51,8 +51,8 @@ KINDS = {  # of 200 rows; what becomes of them
     "html": (2, RESIZE),
     "silent": (1, DOWN),
 }
-TOLD = {"ours": {"deadline_s": 5}, "timeout_s": 2}
-PARTS = 20
+TOLD = {"ours": {"deadline_s": 20}, "timeout_s": 8}
+PARTS = 40  # four are in hand: after 10 000 rows all memory that parts take is taken
 WARM = 10_000  # rows, of few the first half: until then memory may grow
 GROWTH_MB, GROWTH_SHARE = 30.0, 0.1
 FEWEST = 10  # samples that a line is fitted to

@@ -66,6 +66,7 @@ def ours(spec: Spec) -> None:
         "timeout_s": spec.timeout_s,
         "retries": 0,
         "reencode": "always",
+        "per_host": spec.workers * spec.open_requests,  # img2dataset has no limit per host
         "allow_hosts": ("127.0.0.0/8",),
     }
     download(data, DownloadConfig(**told | dict(spec.ours)), Workers(count=spec.workers))

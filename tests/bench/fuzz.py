@@ -1,7 +1,8 @@
-"""Whether damaged images can crash a worker, hang it, or make it grow.
+"""Whether damaged images and HTTP answers can crash a worker, hang it, or make it grow.
 
-    uv run python tests/bench/fuzz.py            100 000 mutated images
-    uv run python tests/bench/fuzz.py --quick    5 000
+    uv run python tests/bench/fuzz.py                    100 000 mutated images
+    uv run python tests/bench/fuzz.py --what answers     100 000 mutated answers, over loopback
+    uv run python tests/bench/fuzz.py --quick            5 000
 
 Small images of every kind are damaged at random and resized under four configs in a child process,
 that says which case it is at: if it dies or stands still, that case is counted by its number and
@@ -34,9 +35,20 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 import numpy as np
 import psutil
 
+from curate.pictures.exif import MAX_JSON
 from curate.resize import Picture, Pictures
 from schemas.configs import DownloadConfig
+from tests.bench.addresses import robots, urls
+from tests.bench.answers import answers
 from tests.bench.mutations import mutated
+from tests.curate.pictures.blocks import (
+    camera,
+    in_jpeg,
+    in_tiff,
+    in_webp,
+    overlapping,
+    shared_text,
+)
 from tests.kinds import every_kind, interlaced_png, saved, smooth, turned
 
 PER_CHILD = 25_000
@@ -51,7 +63,9 @@ CONFIGS: tuple[dict[str, Any], ...] = (
 
 
 def originals() -> list[bytes]:
-    """What is damaged: every kind, and some that are large enough to be decoded at half size."""
+    """What is damaged: every kind, some that are large enough to be decoded at half size, and some
+    with the EXIF of a camera or of an attacker.
+    """
     from PIL import Image
 
     large = Image.fromarray(smooth(7, 400, 300))
@@ -61,6 +75,8 @@ def originals() -> list[bytes]:
         saved(large.convert("CMYK"), "JPEG", progressive=True),
         interlaced_png(smooth(8, 300, 200)),
         turned("JPEG", 7, 500, 300),
+        *(around(camera()) for around in (in_jpeg, in_webp, in_tiff)),
+        *map(in_jpeg, (shared_text(), overlapping(100))),
     ]
 
 
@@ -77,13 +93,15 @@ def images(seed: int) -> Callable[[int], str]:
 
 
 def _judged(picture: Picture) -> str:
-    """A success must be whole: what the stages behind read from it was computed."""
+    """A success must be whole, what the stages behind read was computed, and its EXIF bounded."""
     if picture.error is not None:
         return re.sub(r"image type \w+", "image type X", picture.error)
+    if len(picture.exif or "") > MAX_JSON:
+        return "incomplete"
     return "stored" if picture.encoded and picture.width and picture.thumbnail else "incomplete"
 
 
-TARGETS = {"images": images}
+TARGETS = {"images": images, "answers": answers, "urls": urls, "robots": robots}
 
 
 def child(what: str, seed: int, begin: int, end: int, mark: str) -> None:

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from curate.cli import app
 from curate.filter import filter_pairs
 from schemas.configs import Rule
+from tests.fault_server import fault_server
 from tests.scored import pool, uid
 
 ROOT = Path(__file__).parents[2]
@@ -201,6 +202,44 @@ def test_a_rule_or_knob_that_is_not_there_is_one_line(recipe: str):
     assert "the recipe has no rule 'high', only low" in refused(
         "tune", recipe, "high", "--keep", "1"
     )
+
+
+# ------------------------------------------------------------------------------ download
+
+
+def test_a_download_says_what_came_and_what_did_not(tmp_path: Path):
+    """Rates, the commonest errors and the slowest hosts; then a retry of some errors alone."""
+    root = str(tmp_path / "set")
+    with fault_server() as web:
+        urls = [web.image(f"/{i}.jpg", seed=i) for i in range(3)]
+        urls += [web.url("/status/404"), web.url("/status/503")]
+        listed = tmp_path / "list.csv"
+        listed.write_text("url,caption\n" + "".join(f"{url},a word\n" for url in urls))
+        said("ingest", root, str(listed))
+        recipe = tmp_path / "recipe.yaml"
+        knobs = f"{{allow_hosts: ['{web.address}'], retries: 0, contact: me@example.org}}"
+        recipe.write_text(f"root: {root}\ningest: []\ndownload: {knobs}\n")
+        lines = said("download", str(recipe)).decode().splitlines()
+        again = said("download", str(recipe), "--retry-failed", "--status", "HTTP Error 5*")
+        done = said("download", str(recipe)).decode()
+        assert web.hits["/status/503"] == 2
+        assert web.hits["/status/404"] == 1
+        assert {"curate/0.1 (image-text dataset curation; +me@example.org)"} == web.user_agents
+    assert re.fullmatch(r"5 rows in .* rows/s, .* MB/s, 60.0% came", lines[0])
+    assert {line.split(maxsplit=2)[2] for line in lines[1:3]} == {
+        "HTTP Error 404: Not Found",
+        "HTTP Error 503: Service Unavailable",
+    }
+    assert lines[5].split()[:3] == ["127.0.0.1", "5", "2"]
+    assert again.decode().startswith("1 rows in ")
+    assert done == "nothing to download\n"
+
+
+def test_statuses_to_retry_need_a_retry(tmp_path: Path):
+    """`--status` alone says what is missing."""
+    (tmp_path / "recipe.yaml").write_text("root: there\ningest: []\n")
+    line = refused("download", "recipe.yaml", "--status", "timed out", folder=tmp_path)
+    assert "add --retry-failed" in line
 
 
 # ------------------------------------------------------------------------------ plan

@@ -467,3 +467,79 @@ def test_boxes_of_the_list_are_blurred_and_bad_ones_cost_their_row(web):
     assert [members(tar)[name] == plain[name] for name in stored[:2]] == [False, True]
     with pytest.raises(ValueError, match=r"blur_boxes is 'in_face': .* it has in_faces"):
         run(rows, config(web, blur_boxes="in_face"))
+
+
+class Killed(BaseException):
+    """The end of a run between its last part and its manifest."""
+
+
+def killed_before_publishing(data: Dataset, knobs: DownloadConfig, **how) -> None:
+    """A run whose parts are on disk and which nobody knows of; parts before it are known."""
+    publish, known = Dataset.publish, data.tables()
+
+    def dies(self: Dataset, *claims):
+        if "samples" in known:
+            known.remove("samples")  # what was there before the run's own work
+            return publish(self, *claims)
+        raise Killed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Dataset, "publish", dies)
+        with pytest.raises(Killed):
+            download(data, knobs, **how)
+
+
+def test_a_retry_after_a_killed_run_begins_with_what_that_had(web, tmp_path):
+    """Its parts are published first: nothing is asked twice that came."""
+    knobs = config(web, robots_txt=False)
+    rows = rows_of([(web.image("/after/a.jpg", seed=1), "a"), (web.url("/status/404"), "b")])
+    data = dataset(str(tmp_path / "d"), [rows])
+    killed_before_publishing(data, knobs)
+    hits = web.hits.copy()
+    came = download(Dataset(data.root), knobs, retry_failed=True)
+    assert (came["rows"], came["successes"]) == (1, 0)
+    assert web.hits - hits == {"/status/404": 1}
+
+
+def test_a_part_without_images_of_a_killed_run_is_tried_again(web, tmp_path):
+    """The resumed run does not take it for done."""
+    knobs = config(web, robots_txt=False)
+    data = dataset(str(tmp_path / "d"), [rows_of([(web.url("/barren/a.jpg"), "a")])])
+    killed_before_publishing(data, knobs)
+    web.image("/barren/a.jpg", seed=1)
+    came = download(Dataset(data.root), knobs)
+    assert (came["successes"], came["parts_without_images"]) == (1, [])
+
+
+def test_an_image_that_a_killed_retry_has_stored_is_kept(web, tmp_path):
+    """Though its URL is dead again when the retry is repeated."""
+    knobs = config(web, robots_txt=False)
+    rows = rows_of([(web.url("/came/a.jpg"), "a"), (web.image("/came/b.jpg", seed=2), "b")])
+    data = dataset(str(tmp_path / "d"), [rows])
+    download(data, knobs)
+    web.image("/came/a.jpg", seed=1)
+    killed_before_publishing(data, knobs, retry_failed=True)
+    del web.files["/came/a.jpg"]
+    again = Dataset(data.root)
+    assert download(again, knobs, retry_failed=True)["rows"] == 0
+    assert again.read("samples", 0)["status"].to_pylist() == ["success", "success"]
+
+
+def test_cells_that_python_cannot_hold_go_through_as_text(web):
+    """A date beyond the year 9999 and a time zone that nobody knows cost nothing."""
+    far = pa.array([2**40, None], pa.timestamp("s"))
+    odd = pa.array([0, 1], pa.timestamp("s", tz="Mars/Olympus"))
+    urls = [web.image(f"/far/{i}.jpg", seed=i) for i in range(2)]
+    rows = rows_of([(u, "x") for u in urls], in_far=far, in_odd=odd, in_day=far.cast(pa.date64()))
+    samples, tar, _ = run(rows, config(web))
+    assert {s["status"] for s in samples.values()} == {"success"}
+    meta = json.loads(members(tar)[f"{samples[urls[0]]['uid']}.json"])
+    assert "1099511627776" in meta["in_far"]  # as Arrow writes it
+    assert json.loads(members(tar)[f"{samples[urls[1]]['uid']}.json"])["in_far"] is None
+
+
+def test_statuses_without_a_retry_are_an_error(tmp_path):
+    """They would silently decide what a first run tries again."""
+    data = dataset(str(tmp_path / "d"), [])
+    with pytest.raises(ValueError, match="statuses says which failed rows"):
+        download(data, DownloadConfig(), statuses=["timed out"])

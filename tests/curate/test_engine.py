@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from collections import Counter
 from pathlib import Path
@@ -14,13 +15,21 @@ from curate.engine import WORTH_WORKERS, Stats, Work, run_parts, shared, workers
 from schemas.configs import Workers
 
 
-def builder(folder: Path, log: Path | None = None):
+def builder(folder: Path, log: Path | None = None, others: int = 0):
+    """Work that writes squares; `log` gets the process that built it, of which `others` are awaited
+    before the first part.
+    """
+
     def build() -> Work:
         if log is not None:
             log.mkdir(exist_ok=True)
             (log / str(os.getpid())).touch()
 
         def work(part: int) -> Stats:
+            deadline = time.monotonic() + 20
+            while log is not None and len(list(log.iterdir())) < others:
+                assert time.monotonic() < deadline, "not so many workers were built"
+                time.sleep(0.01)
             (folder / str(part)).write_text(str(part * part))
             return {"rows": part, "done": 1}
 
@@ -52,7 +61,7 @@ def test_ray_does_the_same_with_one_build_per_worker(tmp_path: Path):
     """Parts are spread over actors that are built once each."""
     out, log = tmp_path / "out", tmp_path / "log"
     out.mkdir()
-    assert run_parts(builder(out, log), list(range(9)), 2) == {"rows": 36, "done": 9}
+    assert run_parts(builder(out, log, others=2), list(range(9)), 2) == {"rows": 36, "done": 9}
     assert len(list(out.iterdir())) == 9
     assert len(list(log.iterdir())) == 2
     assert os.getpid() not in {int(p.name) for p in log.iterdir()}
@@ -74,6 +83,33 @@ def test_a_killed_ray_worker_costs_its_part_which_is_retried(tmp_path: Path):
 
     assert run_parts(build, [0, 1, 2, 3], Workers(count=2)) == {"rows": 4}
     assert len(list(tmp_path.glob("done-*"))) == 4
+
+
+def test_a_part_that_kills_every_worker_is_named_and_not_tried_for_ever(tmp_path: Path):
+    """After the third dead worker the run ends and says which part it was."""
+
+    def build() -> Work:
+        def work(part: int) -> Stats:
+            if part == 1:
+                (tmp_path / f"{os.getpid()}").touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            return {"rows": 1}
+
+        return work
+
+    with pytest.raises(RuntimeError, match="part 1 has ended 3 workers"):
+        run_parts(build, [0, 1], 2)
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_what_a_worker_cannot_be_built_with_is_raised(tmp_path: Path):
+    """A fault of `build` reaches the caller with its words, not as a dead worker's."""
+
+    def build() -> Work:
+        raise KeyError("no such weights")
+
+    with pytest.raises(Exception, match="no such weights"):
+        run_parts(build, [0, 1], 1)
 
 
 def test_an_error_of_a_worker_is_raised_with_its_words(tmp_path: Path):
@@ -146,3 +182,47 @@ def test_work_with_a_close_is_closed_here():
     with pytest.raises(ZeroDivisionError):
         run_parts(Held, [0], in_hand=2)
     assert Held.closed == 2
+
+
+def test_parts_are_spread_before_a_worker_has_two_in_hand(tmp_path: Path):
+    """Two parts that are at work at once are with two workers, though each could have two."""
+
+    def build() -> Work:
+        meet = meeting(tmp_path)()
+
+        def work(part: int) -> Stats:
+            (tmp_path / f"{os.getpid()}.pid").touch()
+            return meet(part)
+
+        return work
+
+    run_parts(build, [0, 1], 2, in_hand=2)
+    assert len(list(tmp_path.glob("*.pid"))) == 2
+
+
+def test_a_worker_that_can_never_be_placed_is_an_error():
+    """More CPUs than there are: named, with what there is, and no waiting for ever."""
+    with pytest.raises(ValueError, match=r"workers\.cpus is 1000: there are \d+ CPUs here"):
+        run_parts(lambda: lambda part: {}, [0], Workers(count=1, cpus=1000))
+
+
+def test_an_error_here_closes_what_the_other_part_waits_for():
+    """With two parts in hand the one that waits ends when the worker is closed."""
+
+    class Held:
+        def __init__(self) -> None:
+            self.gate = threading.Event()
+
+        def __call__(self, part: int) -> Stats:
+            if part == 0:
+                raise KeyError("no disk")
+            assert self.gate.wait(20)
+            return {}
+
+        def close(self) -> None:
+            self.gate.set()
+
+    began = time.monotonic()
+    with pytest.raises(KeyError, match="no disk"):
+        run_parts(Held, [0, 1], in_hand=2)
+    assert time.monotonic() - began < 10

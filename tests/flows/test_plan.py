@@ -74,7 +74,7 @@ def test_the_plan_of_a_small_recipe(tmp_path: Path):
     lines = plan(config).splitlines()
     assert lines[:2] == ["dataset   out (nothing is written by a dry run)", "input     1,000 rows"]
     assert [" ".join(line.split()) for line in lines[6:12]] == [
-        "download 100 px border jpg, 128 at once 3.9 MB",
+        "download 100 px border jpg, 256 at once 3.9 MB",
         "score clip: ViT-B-16 openai 2.1 MB",
         "filter top 12.0 kB",
         "compress random (random) 12.0 kB",

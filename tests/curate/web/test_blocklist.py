@@ -47,6 +47,16 @@ def test_a_url_is_known_in_every_spelling(tmp_path, spelling):
 
 
 @pytest.mark.parametrize(
+    "spelling", ["/a/./b", "/x/../a/b", "/%2e/a/b", "/x/%2E./a/b", "/../a/b", "/a/b/c/d/../../../b"]
+)
+def test_dot_segments_make_no_other_url(tmp_path, spelling):
+    """Neither in the list nor in what is asked, written out or escaped."""
+    spelling = f"https://example.org{spelling}"
+    assert listed(tmp_path, "url https://example.org/a/b").url(spelling) == URL
+    assert listed(tmp_path, f"url {spelling}").url("https://example.org/a/b") == URL
+
+
+@pytest.mark.parametrize(
     "other",
     [
         "http://example.org/a?x=1",

@@ -21,19 +21,31 @@ def news(**rows: str | None) -> dict:
 def test_an_exchange_grants_and_takes_the_news():
     """One call does both, and its answer can travel."""
     dispatcher = Dispatcher(per_host=2)
-    grants = dispatcher.exchange("w", {}, {"a": 3}, news(a=None, b="timed out"))
+    grants, _ = dispatcher.exchange("w", {}, {"a": 3}, news(a=None, b="timed out"))
     assert grants == {"a": (2, 2)}
     assert pickle.loads(pickle.dumps(grants)) == grants
-    assert dispatcher.exchange("w", {"a": 2}, {}, {}) == {}
+    assert dispatcher.exchange("w", {"a": 2}, {}, {}) == ({}, {})
     report = dispatcher.report()
     assert (report["rows"], report["successes"], report["bytes"]) == (2, 1, 2_000_000)
     assert report["errors"] == {"timed out": 1}
 
 
+def test_a_paused_host_is_granted_to_nobody_until_its_time_is_over():
+    """Who holds or wants it is told for how long, and why; then it is granted again."""
+    now = [100.0]
+    dispatcher = Dispatcher(per_host=2, clock=lambda: now[0])
+    dispatcher.exchange("w", {"a": 1}, {}, {}, {"a": (60.0, "busy")})
+    told = {"a": (60.0, "busy")}
+    assert dispatcher.exchange("other", {}, {"a": 1, "b": 1}, {}) == ({"b": (1, 2)}, told)
+    assert dispatcher.exchange("holder", {"a": 1}, {}, {})[1] == told
+    now[0] += 60
+    assert dispatcher.exchange("later", {}, {"a": 1}, {}) == ({"a": (1, 2)}, {})
+
+
 def test_a_rate_reaches_the_limits():
     """With a rate only one request may begin at once, and no permit is kept."""
     dispatcher = Dispatcher(per_host=16, rate=0.5)
-    assert dispatcher.exchange("w", {}, {"a": 3}, {}) == {"a": (1, 0)}
+    assert dispatcher.exchange("w", {}, {"a": 3}, {})[0] == {"a": (1, 0)}
 
 
 def test_the_report_is_json_with_recent_rates():
@@ -60,7 +72,7 @@ def test_many_threads_never_hold_more_than_the_limit():
 
     def work(name: str) -> None:
         for _ in range(300):
-            grants = dispatcher.exchange(name, {}, {"a": 2}, news(a=None))
+            grants, _ = dispatcher.exchange(name, {}, {"a": 2}, news(a=None))
             mine = grants["a"][0]
             with lock:
                 held[name] = mine

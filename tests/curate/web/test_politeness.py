@@ -50,6 +50,16 @@ def test_the_robot_is_the_product(agent, robot):
         (["otherbot: noai"], False),
         (["otherbot: noai", "noindex"], True),
         (["noaiplease"], False),
+        (["max-image-preview:large, noai"], True),
+        (["max-snippet:-1, max-image-preview:large, noindex"], True),
+        (["unavailable_after: 25 Jun 2010 15:00:00 PST, noai"], True),
+        (["unavailable_after: Friday, 25-Jun-10 15:00:00 PST, noai"], True),
+        (["otherbot: max-snippet:-1, noai"], False),
+        (["curate: unavailable_after: 25 Jun 2010 15:00:00 PST, noai"], True),
+        (["*: noai"], True),
+        (["none"], True),
+        (["otherbot: none"], False),
+        (["max-image-preview: none"], False),
     ],
 )
 def test_a_tag_stops_whom_it_names(headers, stops):

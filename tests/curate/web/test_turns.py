@@ -10,7 +10,7 @@ import pytest
 
 from curate.web import turns as turns_module
 from curate.web.dispatch import Dispatcher
-from curate.web.turns import Turns
+from curate.web.turns import Silent, Turns
 
 
 def asking(dispatcher: Dispatcher):
@@ -186,7 +186,7 @@ def test_a_cancelled_waiter_gives_its_permit_on(rate):
             await asyncio.gather(*tasks, return_exceptions=True)
         assert done[1] == done[3] == 30
         await turns.close()
-        assert dispatcher.exchange("other", {}, {"a": 1}, {})["a"][0] in (0, 1)
+        assert dispatcher.exchange("other", {}, {"a": 1}, {})[0]["a"][0] in (0, 1)
         assert turns._waiting == 0
         assert not any(s.open or s.spare or s.waiters for s in turns._hosts.values())
 
@@ -258,6 +258,23 @@ def test_who_waits_is_told_when_the_dispatcher_is_gone(monkeypatch):
     asyncio.run(asyncio.wait_for(run(), 10))
 
 
+def test_a_dispatcher_that_never_answers_is_gone_as_well(monkeypatch):
+    """A call that hangs ends after GIVE_UP_S, and who waits is told."""
+    monkeypatch.setattr(turns_module, "GIVE_UP_S", 0.15)
+
+    async def ask(*_):
+        await asyncio.Event().wait()
+
+    async def run() -> None:
+        turns = Turns(ask, "w")
+        with pytest.raises(Silent, match=r"no answer about the limits .* TimeoutError"):
+            async with turns.of("a"):
+                pytest.fail("nobody allowed it")
+        await turns.close()
+
+    asyncio.run(asyncio.wait_for(run(), 10))
+
+
 def test_permits_are_kept_alive_while_a_request_is_open():
     """A request that takes longer than the ttl keeps its permit: the worker says so in between."""
     dispatcher = Dispatcher(per_host=1, ttl_s=0.6)
@@ -267,12 +284,12 @@ def test_permits_are_kept_alive_while_a_request_is_open():
         async with turns.of("a"):
             until = time.monotonic() + 1.3
             while time.monotonic() < until:
-                assert dispatcher.exchange("other", {}, {"a": 1}, {})["a"][0] == 0
+                assert dispatcher.exchange("other", {}, {"a": 1}, {})[0]["a"][0] == 0
                 await asyncio.sleep(0.02)
         await turns.close()
 
     asyncio.run(run())
-    assert dispatcher.exchange("other", {}, {"a": 1}, {})["a"][0] == 1
+    assert dispatcher.exchange("other", {}, {"a": 1}, {})[0]["a"][0] == 1
 
 
 def test_permits_of_a_worker_that_could_not_speak_are_not_reused():
@@ -322,7 +339,7 @@ def test_an_answer_that_comes_after_the_ttl_grants_nothing():
         grants = dispatcher.exchange(*args)
         if len(calls) == 1:
             await asyncio.sleep(0.15)
-            assert dispatcher.exchange("other", {}, {"a": 1}, {})["a"][0] == 1
+            assert dispatcher.exchange("other", {}, {"a": 1}, {})[0]["a"][0] == 1
         elif len(calls) == 3:
             dispatcher.exchange("other", {}, {}, {})
         return grants
@@ -348,7 +365,7 @@ def test_the_task_ends_when_there_is_nothing_to_do(monkeypatch):
                 pass
             await asyncio.wait_for(asyncio.shield(turns._task), 5)
             assert turns._hosts == {}
-            assert dispatcher.exchange("other", {}, {"a": 1}, {}) == {"a": (1, 1)}
+            assert dispatcher.exchange("other", {}, {"a": 1}, {})[0] == {"a": (1, 1)}
             dispatcher.exchange("other", {}, {}, {})
 
     asyncio.run(run())
