@@ -14,16 +14,16 @@ def header(kind: str, width: int, height: int, *, interlaced: bool = False) -> H
     ("size", "needed", "area"),
     [
         ((2000, 1500), None, 2000 * 1500),
-        ((2000, 1500), (256, 192), 2000 * 1500 // 4),
+        ((2000, 1500), (256, 192), 2000 * 1500 // 16),
         ((512, 384), (256, 192), 512 * 384),
-        ((1024, 768), (256, 192), 1024 * 768 // 4),
-        ((1022, 768), (256, 192), 1022 * 768),
+        ((974, 732), (256, 192), 974 * 732 // 4),
+        ((972, 732), (256, 192), 972 * 732),
         ((9000, 9000), (256, 256), 9000 * 9000 // 64),
         ((9000, 3), (256, 1), 9000 * 3),
     ],
 )
-def test_a_jpeg_stays_twice_as_large_as_needed(size, needed, area):
-    """The largest of 1/2, 1/4 and 1/8 at which both sides are twice what is needed, or more."""
+def test_a_jpeg_stays_nearly_twice_as_large_as_needed(size, needed, area):
+    """The largest of 1/2, 1/4 and 1/8 at which both sides are 1.9 times what is needed, or more."""
     assert held_pixels(header("jpeg", *size), needed) == area
 
 
