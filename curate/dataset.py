@@ -84,7 +84,13 @@ class Dataset:
         published meanwhile.
         """
         tables = self._tables | {
-            c.table: compact(self.fs, f"{self.path}/{c.table}", self._current(c)) for c in done
+            c.table: compact(
+                self.fs,
+                f"{self.path}/{c.table}",
+                self._current(c),
+                self._tables.get(c.table, {}),
+            )
+            for c in done
         }
         if tables != self._tables:
             versions.publish(self.fs, self.path, self.at + 1, tables)

@@ -65,6 +65,20 @@ def test_compaction_changes_no_state(data: Dataset):
     assert data.read("decisions_quality", 7).equals(rows(7))
 
 
+def test_a_view_does_not_see_the_rows_of_a_part_that_was_made_anew(data: Dataset):
+    """The others of its compacted file move out of that: nobody is counted twice."""
+    claim = filled(data)
+    old = data.parts("decisions_quality")[6]
+    assert old.row_group is not None
+    data.write(claim, 6, rows(99), again=True)
+    data.publish(claim)
+    assert old.file not in {p.file for p in data.parts("decisions_quality").values()}
+    for part in range(14):
+        assert data.read("decisions_quality", part).equals(rows(99 if part == 6 else part))
+    found = query(data, "SELECT count(*) AS n, count(DISTINCT uid) AS d FROM decisions_quality")
+    assert found.to_pylist() == [{"n": 13 * 4, "d": 13 * 4}]
+
+
 def test_single_files_may_go_once_they_are_compacted(data: Dataset):
     """The manifest knows a compacted part although its own file is not there any more."""
     claim = filled(data)
