@@ -7,33 +7,24 @@ a negCLIPLoss over a pool that was scored once costs a pass over one table.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
 
-import models
 from curate.claims import Claim
 from curate.dataset import Dataset
-from curate.engine import Stats, Work, run_parts
+from curate.engine import Stats
 from curate.fits import FITS
-from curate.fits.references import (
-    captions_of,
-    embeddings,
-    hashes_of,
-    require,
-    space_of,
-)
-from curate.score import to_table
-from curate.storage import as_local
-from models.base import Batch, Scorer
+from curate.fits.references import captions_of, embeddings, hashes_of, require, space_of
+from curate.scoring import Unit, run_units, to_table
+from models.base import Batch
 from models.contrast import Array
 from schemas.configs import HeadScorer, NclScorer, NoiseScorer, ScorerConfig, Workers
 
 ROWS = 4096  # pairs in a batch: 8 MB of two embeddings of 512
 Derived = HeadScorer | NclScorer | NoiseScorer
 OF_CAPTIONS = ("ncl", "noise")  # kinds that say something else of another caption
-Unit = tuple[Derived, Claim, Scorer]
 
 
 def score_derived(
@@ -53,23 +44,9 @@ def score_derived(
     if captioner:
         chosen = [c for c in chosen if c.kind in OF_CAPTIONS]
     claims = [_claim(data, c, workers, captioner) for c in chosen]
-    todo = {claim.table: set(data.missing(claim)) for claim in claims}
-
-    def build() -> Work:
-        keep = ExitStack()
-        units = [
-            (config, claim, _load(data, config, claim.artifact, keep))
-            for config, claim in zip(chosen, claims, strict=True)
-            if todo[claim.table]
-        ]
-        return lambda part: _score_part(
-            data, part, [u for u in units if part in todo[u[1].table]], captioner
-        )
-
-    parts = sorted(set().union(*todo.values()))
     model = any(c.kind in OF_CAPTIONS for c in chosen)
-    run_parts(build, parts, workers, label="derive", model=model)
-    data.publish(*claims)
+    work = partial(_score_part, data, captioner)
+    run_units(data, chosen, claims, work, workers, label="derive", model=model)
 
 
 def _claim(data: Dataset, config: Derived, workers: Workers | int, captioner: str) -> Claim:
@@ -97,14 +74,7 @@ def _artifact(data: Dataset, config: Derived, of: str, workers: Workers | int) -
     return FITS[config.kind][0](data, config, workers)
 
 
-def _load(data: Dataset, config: Derived, key: str, keep: ExitStack) -> Scorer:
-    if not key:
-        return models.scorer(config)
-    folder = keep.enter_context(as_local(data.fs, f"{data.path}/_artifacts/{config.name}/{key}"))
-    return models.scorer(config, folder)
-
-
-def _score_part(data: Dataset, part: int, units: Sequence[Unit], captioner: str) -> Stats:
+def _score_part(data: Dataset, captioner: str, part: int, units: Sequence[Unit]) -> Stats:
     rows = 0
     for config, claim, scorer in units:
         found = []

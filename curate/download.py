@@ -55,7 +55,8 @@ def download(
     Raises ValueError for statuses that cannot be retried, and where `samples` was made with another
     config.
     Returns rows, successes, bytes, seconds, errors, slowest_hosts and parts_without_images.
-    Cost per million 800 x 600 JPEGs: 5 300 CPU seconds to resize, hash and encode at 256 x 256.
+    Cost per million JPEGs stored at 256 x 256, all told: 3 600 CPU seconds of 500 x 400, 11 000 of
+    2 000 x 1 500.
     """
     if SUCCESS in statuses:
         raise ValueError(

@@ -10,22 +10,20 @@ cannot score is a row of nulls with an `error`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
-import models
 from curate.claims import Claim
 from curate.dataset import Dataset
-from curate.engine import Stats, Work, run_parts
+from curate.derived import score_derived
+from curate.engine import Stats
 from curate.fits import FITS
+from curate.scoring import Unit, run_units, to_table
 from curate.shards import Reader, ahead
-from curate.storage import as_local
-from models.base import Batch, Columns, Scorer
+from models.base import Batch, Columns
 from schemas.configs import CaptionerConfig, ScorerConfig, Workers
-from schemas.tables import scores
 
 BATCH = 256  # pairs, where no scorer asks for more at once
 ALIGNMENT = ("clip", "bootstrap", "itm")  # kinds whose score depends on the caption and the image
@@ -40,9 +38,8 @@ def score(data: Dataset, configs: Sequence[ScorerConfig], workers: Workers | int
     """
     direct = [c for c in configs if not hasattr(c, "of")]
     claims = [_claim(data, f"scores_{c.name}", c, ("urls", "samples"), workers) for c in direct]
-    if direct:
-        _run(data, direct, claims, workers, None)
-    _derive(data, configs, workers)
+    _pass(data, direct, claims, workers, None)
+    score_derived(data, configs, workers)
 
 
 def score_captions(
@@ -59,18 +56,21 @@ def score_captions(
         table = f"captions_{captioner.name}"
         of = ("urls", "samples", table)
         claims = [_claim(data, f"scores_{c.name}@{captioner.name}", c, of, workers) for c in chosen]
-        _run(data, chosen, claims, workers, table)
-        _derive(data, configs, workers, captioner.name)
+        _pass(data, chosen, claims, workers, table)
+        score_derived(data, configs, workers, captioner.name)
 
 
-def _derive(
-    data: Dataset, configs: Sequence[ScorerConfig], workers: Workers | int, captioner: str = ""
+def _pass(
+    data: Dataset,
+    configs: Sequence[ScorerConfig],
+    claims: Sequence[Claim],
+    workers: Workers | int,
+    captions: str | None,
 ) -> None:
-    """Scorers that read what others have stored; nothing is loaded where there are none."""
-    if any(hasattr(c, "of") for c in configs):
-        from curate.derived import score_derived
-
-        score_derived(data, configs, workers, captioner)
+    """Over the images of all parts that lack one of these tables."""
+    model = any(c.kind not in WITHOUT_MODEL for c in configs)
+    work = partial(_score_part, data, captions)
+    run_units(data, configs, claims, work, workers, label="score", model=model)
 
 
 def _claim(
@@ -94,40 +94,7 @@ def _fit(data: Dataset, config: ScorerConfig, workers: Workers | int) -> str:
     return FITS[config.kind][0](data, config, workers)
 
 
-def _run(
-    data: Dataset,
-    configs: Sequence[ScorerConfig],
-    claims: Sequence[Claim],
-    workers: Workers | int,
-    captions: str | None,
-) -> None:
-    todo = {claim.table: set(data.missing(claim)) for claim in claims}
-    waiting = [(c, k) for c, k in zip(configs, claims, strict=True) if todo[k.table]]
-
-    def build() -> Work:
-        keep = ExitStack()
-        units = [(c, claim, _load(data, c, claim.artifact, keep)) for c, claim in waiting]
-        return lambda part: _score_part(
-            data, part, [u for u in units if part in todo[u[1].table]], captions
-        )
-
-    parts = sorted(set().union(*todo.values()))
-    model = any(c.kind not in WITHOUT_MODEL for c, _ in waiting)
-    run_parts(build, parts, workers, label="score", model=model)
-    data.publish(*claims)
-
-
-def _load(data: Dataset, config: ScorerConfig, key: str, keep: ExitStack) -> Scorer:
-    if not key:
-        return models.scorer(config)
-    folder = keep.enter_context(as_local(data.fs, f"{data.path}/_artifacts/{config.name}/{key}"))
-    return models.scorer(config, folder)
-
-
-Unit = tuple[ScorerConfig, Claim, Scorer]
-
-
-def _score_part(data: Dataset, part: int, units: Sequence[Unit], captions: str | None) -> Stats:
+def _score_part(data: Dataset, captions: str | None, part: int, units: Sequence[Unit]) -> Stats:
     generated = None if captions is None else _by_uid(data, part, captions)
     found: dict[str, list[pa.Table]] = {claim.table: [] for _, claim, _ in units}
     rows = 0
@@ -200,23 +167,3 @@ def _again(batch: Batch, captions: Mapping[str, list[tuple[str, str]]]) -> Batch
         image_errors=[batch.image_errors[at] for at, _, _ in rows],
         columns={name: [values[at] for at, _, _ in rows] for name, values in batch.columns.items()},
     )
-
-
-def to_table(batch: Batch, columns: Columns, kind: str) -> pa.Table:
-    """A scorer's columns as rows of its table; 2-D arrays become fixed-size float16 lists."""
-    embeddings = {n: np.asarray(v) for n, v in columns.items() if getattr(v, "ndim", 1) > 1}
-    schema = scores(kind, {n: a.shape[1] for n, a in embeddings.items()})
-    columns = {"uid": batch.uids, "caption_id": batch.caption_ids, **columns}
-    arrays = []
-    for field in schema:
-        if field.name in embeddings:
-            arrays.append(_lists(embeddings[field.name], columns["error"]))
-        else:
-            arrays.append(pa.array(columns[field.name], field.type, from_pandas=True))
-    return pa.table(arrays, schema=schema)
-
-
-def _lists(array: np.ndarray[Any, Any], errors: Sequence[str | None]) -> pa.Array:
-    values = pa.array(np.ascontiguousarray(array, np.float16).reshape(-1), pa.float16())
-    mask = pa.array([e is not None for e in errors], pa.bool_())
-    return pa.FixedSizeListArray.from_arrays(values, array.shape[1], mask=mask)

@@ -19,7 +19,6 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, BinaryIO
-from urllib.parse import urlsplit
 
 import fsspec
 import pyarrow as pa
@@ -33,6 +32,7 @@ from curate.web.blocklist import Blocklist
 from curate.web.fetch import STALLED, Fetched, Fetcher
 from curate.web.tally import Tally
 from curate.web.turns import Turns
+from curate.web.urls import host_in
 from schemas.configs import DownloadConfig
 from schemas.tables import SAMPLES, clean
 
@@ -137,7 +137,7 @@ class ShardDownloader:
         for i in (wanted[index] for index in left):
             outcomes[i] = Outcome(NOT_RESIZED, Picture(STALLED), 1)
             for counts in (tally, self.turns.tally):
-                counts.row(_host(rows[i]["url"]), STALLED, 0, self.config.stall_s)
+                counts.row(host_in(rows[i]["url"]), STALLED, 0, self.config.stall_s)
         stalled = (i for i in wanted if outcomes[i].picture.error == STALLED)
         return [rows[i]["url"] for i in stalled]
 
@@ -177,7 +177,7 @@ class ShardDownloader:
         """body: the bytes, or why there are none."""
         if isinstance(body, str):
             return Outcome(NOT_DOWNLOADED, Picture(body), 1)
-        if listed := self.blocklist.url(url) or self.blocklist.host(_host(url)):
+        if listed := self.blocklist.url(url) or self.blocklist.host(host_in(url)):
             return Outcome(NOT_DOWNLOADED, Picture(listed), 1)
         return self._kept(self.pictures.unchanged(body), 1, spool)
 
@@ -228,13 +228,6 @@ def _trim() -> None:
     """Let C's allocator give back what a part has left in pieces: 25 MB in 80 000 rows else."""
     with suppress(AttributeError, OSError, TypeError):  # glibc has it
         ctypes.CDLL(None).malloc_trim(0)
-
-
-def _host(url: str) -> str:
-    try:
-        return urlsplit(url).hostname or ""
-    except ValueError:
-        return ""
 
 
 def _write(

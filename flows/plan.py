@@ -10,7 +10,17 @@ from pathlib import Path
 import fsspec
 import pyarrow.parquet as pq
 
-from schemas.configs import ClipScorer, CurationConfig, IngestConfig, ScorerConfig
+from schemas.configs import (
+    ClipScorer,
+    CurationConfig,
+    HeadScorer,
+    IngestConfig,
+    ItmScorer,
+    NclScorer,
+    NoiseScorer,
+    ScorerConfig,
+    VisualnessScorer,
+)
 
 # bytes of one stored image by pixels: JPEG q95 of web photos at 256 px takes about 24 kB
 BYTES_PER_PIXEL = {"jpg": 0.37, "webp": 0.22, "png": 1.6}
@@ -149,8 +159,14 @@ def embed_dim(model: str) -> int:
 
 
 def _model(scorer: ScorerConfig) -> str:
-    if isinstance(scorer, ClipScorer):
+    if isinstance(scorer, ClipScorer | VisualnessScorer):
         return f"{scorer.name}: {scorer.model} {scorer.pretrained or ''}"
+    if isinstance(scorer, ItmScorer):
+        return f"{scorer.name}: {scorer.model}"
+    if isinstance(scorer, HeadScorer):
+        return f"{scorer.name}: {scorer.weights} on the embeddings of {scorer.of}"
+    if isinstance(scorer, NclScorer | NoiseScorer):
+        return f"{scorer.name}: from the embeddings of {scorer.of}"
     if scorer.kind == "bootstrap":
         return f"{scorer.name}: {scorer.folds} small CLIPs, {scorer.steps} steps on the pool itself"
     return f"{scorer.name}: no model"

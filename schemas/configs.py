@@ -335,6 +335,8 @@ class CurationConfig(Config):
         subsets = [s.name for s in self.selectors]
         exported = [e.subset for e in self.exports]
         _among("exports.subset", exported, subsets, "selectors")
+        of = [s.of for s in self.scorers if isinstance(s, HeadScorer | NclScorer | NoiseScorer)]
+        _among("scorers.of", of, scorers, "scorers with embeddings")
         if self.choose.by is not None:
             _among("choose.by", [self.choose.by], scorers, "alignment scorers")
         if self.ablate is not None:

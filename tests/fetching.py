@@ -9,7 +9,7 @@ from typing import Any
 from curate.web.blocklist import Blocklist
 from curate.web.dispatch import Dispatcher
 from curate.web.fetch import Fetched, Fetcher
-from curate.web.turns import Turns
+from curate.web.turns import Ask, Turns
 from schemas.configs import DownloadConfig
 from tests.fault_server import FaultServer
 
@@ -26,14 +26,29 @@ def config(web: FaultServer, **knobs: Any) -> DownloadConfig:
     return DownloadConfig(**(QUICK | {"allow_hosts": (web.address,)} | knobs))
 
 
+def asking(
+    dispatcher: Dispatcher, failures: int = 0, calls: list[tuple[Any, ...]] | None = None
+) -> Ask:
+    """The way to a dispatcher in this process: it fails that often, then it works.
+
+    calls: gets what is said to it.
+    """
+    left = iter(range(failures))
+
+    async def ask(*exchange: Any) -> Any:
+        if next(left, None) is not None:
+            raise ConnectionError("gone")
+        if calls is not None:
+            calls.append(exchange)
+        return dispatcher.exchange(*exchange)
+
+    return ask
+
+
 @contextmanager
 def fetcher(knobs: DownloadConfig) -> Iterator[Fetcher]:
     """With turns from a dispatcher of its own."""
-    dispatcher = Dispatcher(knobs.per_host, knobs.per_host_rate)
-
-    async def ask(*exchange: Any) -> Any:
-        return dispatcher.exchange(*exchange)
-
+    ask = asking(Dispatcher(knobs.per_host, knobs.per_host_rate))
     way = Fetcher(knobs, Turns(ask, "worker"), Blocklist(knobs.blocklist))
     try:
         yield way

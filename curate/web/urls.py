@@ -38,6 +38,14 @@ def host_of(url: URL) -> str:
     return (url.raw_host or "").lower().rstrip(".")
 
 
+def host_in(url: str) -> str:
+    """The same of a stranger's text; "" where it is no URL."""
+    try:
+        return host_of(parsed(url))
+    except Failure:
+        return ""
+
+
 def _checked(url: URL) -> URL:
     """`url` without dot segments; what yarl finds out late is found out here."""
     if url.raw_host and (path := without_dots(url.raw_path)) != url.raw_path:

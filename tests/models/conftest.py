@@ -1,5 +1,6 @@
 """Batches of any size, from what a test cares about."""
 
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -26,6 +27,18 @@ def make_batch(captions, images, **columns: list[Any]) -> Batch:
 def batch_of() -> Callable[..., Batch]:
     """A function (captions, images, **columns) -> Batch; a None image is an undecodable one."""
     return make_batch
+
+
+@pytest.fixture
+def no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hub is out of reach, and whoever opens a connection fails."""
+    import huggingface_hub.constants
+
+    def refuse(*_):
+        raise AssertionError("the network was touched")
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(socket.socket, "connect", refuse)
 
 
 @pytest.fixture

@@ -100,11 +100,9 @@ def test_patches_must_tile_the_image():
         ("hf-hub:nobody/nothing", None),
     ],
 )
-def test_a_model_out_of_reach_is_one_clear_line(monkeypatch, model, pretrained):
+@pytest.mark.usefixtures("no_hub")
+def test_a_model_out_of_reach_is_one_clear_line(model, pretrained):
     """With the hub out of reach the error names the model and says to give a path, in one line."""
-    import huggingface_hub.constants
-
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(ValueError, match="cannot be loaded") as caught:
         load_pretrained(model, pretrained)
     message = str(caught.value)

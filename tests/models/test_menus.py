@@ -1,5 +1,3 @@
-import socket
-
 import pytest
 
 import models
@@ -18,15 +16,9 @@ def test_a_fitted_scorer_needs_its_artifact():
         models.scorer(BootstrapScorer())
 
 
-def test_a_captioner_out_of_reach_is_one_clear_line(monkeypatch):
+@pytest.mark.usefixtures("no_hub")
+def test_a_captioner_out_of_reach_is_one_clear_line():
     """With the hub out of reach the error names the model and says to give a path."""
-    import huggingface_hub.constants
-
-    def refuse(*_):
-        raise AssertionError("the network was touched")
-
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(socket.socket, "connect", refuse)
     with pytest.raises(
         ValueError, match=r"nobody/nothing cannot be loaded .*give the path"
     ) as caught:

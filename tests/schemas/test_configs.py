@@ -114,3 +114,11 @@ def test_a_new_knob_at_its_default_refuses_no_dataset():
     """A claim holds what was chosen, and always which unit it is."""
     assert DownloadConfig().claimed() == {"version": DownloadConfig.version}
     assert RandomSelector(count=3).claimed()["kind"] == "random"
+
+
+def test_a_scorer_of_another_needs_that_one_in_the_recipe():
+    """`of` names a scorer that stores embeddings; another name is found before any download."""
+    noise = {"kind": "noise", "of": "clip"}
+    with pytest.raises(ValueError, match=r"scorers\.of: 'clip' is not among .*: bootstrap"):
+        CurationConfig(root="r", scorers=[{"kind": "bootstrap"}, noise])
+    assert CurationConfig(root="r", scorers=[{"kind": "clip"}, noise]).scorers[1].of == "clip"

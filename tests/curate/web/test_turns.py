@@ -11,15 +11,7 @@ import pytest
 from curate.web import turns as turns_module
 from curate.web.dispatch import Dispatcher
 from curate.web.turns import Silent, Turns
-
-
-def asking(dispatcher: Dispatcher):
-    """The way to a dispatcher in this process."""
-
-    async def ask(*args):
-        return dispatcher.exchange(*args)
-
-    return ask
+from tests.fetching import asking
 
 
 class Busy:
@@ -99,12 +91,9 @@ def test_the_rate_holds_over_two_workers():
 
 def test_a_spare_permit_is_taken_without_waiting():
     """The second of two requests one after the other asks nobody and never leaves its task."""
-    calls = []
+    calls: list[tuple] = []
     dispatcher = Dispatcher(per_host=2)
-
-    async def ask(*args):
-        calls.append(args)
-        return dispatcher.exchange(*args)
+    ask = asking(dispatcher, calls=calls)
 
     async def run() -> None:
         turns = Turns(ask, "w")
@@ -124,12 +113,9 @@ def test_a_spare_permit_is_taken_without_waiting():
 
 def test_a_burst_to_many_hosts_is_one_exchange():
     """Requests to 500 hosts that begin together are asked for together."""
-    calls = []
+    calls: list[tuple] = []
     dispatcher = Dispatcher(per_host=2)
-
-    async def ask(*args):
-        calls.append(args)
-        return dispatcher.exchange(*args)
+    ask = asking(dispatcher, calls=calls)
 
     async def one(turns: Turns, host: str) -> None:
         async with turns.of(host):
@@ -222,12 +208,7 @@ def test_a_permit_that_came_as_its_waiter_went_is_handed_over_at_once():
 def test_an_outage_of_the_dispatcher_is_waited_out():
     """A few calls that fail cost time, no request and no news."""
     dispatcher = Dispatcher(per_host=2)
-    failures = iter(range(3))
-
-    async def ask(*args):
-        if next(failures, None) is not None:
-            raise ConnectionError("gone")
-        return dispatcher.exchange(*args)
+    ask = asking(dispatcher, failures=3)
 
     async def run() -> None:
         turns = Turns(ask, "w")

@@ -9,15 +9,7 @@ import pytest
 from curate.web.dispatch import Dispatcher
 from curate.web.pauses import Paused
 from curate.web.turns import Turns
-
-
-def asking(dispatcher: Dispatcher):
-    """The way to a dispatcher in this process."""
-
-    async def ask(*args):
-        return dispatcher.exchange(*args)
-
-    return ask
+from tests.fetching import asking
 
 
 def test_a_pause_reaches_who_waits_at_every_worker():
@@ -50,12 +42,7 @@ def test_a_pause_reaches_who_waits_at_every_worker():
 def test_a_pause_that_could_not_be_told_is_told_later():
     """Where the message is lost the next one has it."""
     dispatcher = Dispatcher(per_host=1)
-    failures = iter(range(2))
-
-    async def ask(*args):
-        if next(failures, None) is not None:
-            raise ConnectionError("gone")
-        return dispatcher.exchange(*args)
+    ask = asking(dispatcher, failures=2)
 
     async def run() -> None:
         turns = Turns(ask, "w")

@@ -50,6 +50,15 @@ def test_more_captions_keep_the_first(captioner, batch):
     assert [found[:2] for found in five] == two
 
 
+def test_captions_come_from_the_image(captioner, batch_of, noise):
+    """Without chance, other pixels give other words; the caption at hand gives none."""
+    images = [noise(i) for i in range(8)]
+    greedy = captioner(top_p=None, num_beams=1, num_captions=1)
+    captions, _ = greedy(batch_of(["x"] * 8, images))
+    assert len({found[0] for found in captions}) > 1
+    assert greedy(batch_of(["y"] * 8, images))[0] == captions
+
+
 def test_another_seed_draws_other_captions(captioner, batch):
     """The seed decides what is sampled, and nothing else does."""
     torch.manual_seed(1)

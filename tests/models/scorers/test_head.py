@@ -7,7 +7,7 @@ import torch
 from safetensors.numpy import save_file
 
 import models
-from curate.score import to_table
+from curate.scoring import to_table
 from models.scorers.head import Head
 from schemas.configs import HeadScorer
 

@@ -1,6 +1,5 @@
 import logging
 import shutil
-import socket
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +9,7 @@ from PIL import Image
 from transformers import BlipForImageTextRetrieval, BlipProcessor
 
 import models
-from curate.score import to_table
+from curate.scoring import to_table
 from models.decode import over_white
 from models.scorers.itm import Itm
 from schemas.configs import ItmScorer
@@ -233,15 +232,9 @@ def test_half_precision_is_near(folder, scorer, batch):
     close(columns, scorer(batch), tolerance=0.15)
 
 
-def test_a_model_out_of_reach_is_one_clear_line(monkeypatch):
+@pytest.mark.usefixtures("no_hub")
+def test_a_model_out_of_reach_is_one_clear_line():
     """With the hub out of reach the error names the model and the remedy in one line."""
-    import huggingface_hub.constants
-
-    def refuse(*_):
-        raise AssertionError("the network was touched")
-
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(socket.socket, "connect", refuse)
     with pytest.raises(
         ValueError, match=r"nobody/nothing cannot be loaded .*give the path"
     ) as found:

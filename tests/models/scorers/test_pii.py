@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import models
-from curate.score import to_table
+from curate.scoring import to_table
 from models.scorers.pii import MAX_CHARACTERS, Pii, emails, ip_addresses, phones
 from schemas.configs import PiiScorer
 from schemas.tables import SCORES

@@ -9,7 +9,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import models
-from curate.score import to_table
+from curate.scoring import to_table
 from models.bootstrap import on_threads
 from models.clip import info_nce
 from models.scorers.visualness import Visualness, null_image
