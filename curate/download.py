@@ -31,7 +31,8 @@ from schemas.configs import DownloadConfig, Workers
 from schemas.tables import SAMPLES
 
 log = logging.getLogger(__name__)
-IN_HAND = 2  # parts of a worker: while one waits for its last URLs the other goes on
+ROWS_IN_HAND = 20_000  # of a worker: the last URLs of a part may wait long, the others go on
+PARTS_IN_HAND = (2, 32)  # of a worker, at least and at most: each has a thread
 SUCCESSES = "successes"  # in the notes of a part
 TOLD = 5  # parts named in a warning
 
@@ -99,11 +100,22 @@ def _worked(
             todo,
             workers,
             label="download",
-            in_hand=IN_HAND,
+            in_hand=_in_hand(data, todo),
             live=partial(_how_far, desk, rows),
         )
         report: dict[str, Any] = desk.call("report")
     return report
+
+
+def _in_hand(data: Dataset, parts: Sequence[int]) -> int:
+    """How many of these parts a worker has under way at once.
+
+    Each host that does not answer holds a part for its whole time-out: with few small parts in hand
+    a worker would wait for such hosts in every one, with all of them at once it waits once.
+    """
+    largest = max((data.parts("urls")[part].rows for part in parts), default=1)
+    least, most = PARTS_IN_HAND
+    return max(least, min(ROWS_IN_HAND // max(largest, 1), most))
 
 
 def _how_far(desk: Shared, rows: int) -> tuple[float, str]:

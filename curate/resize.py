@@ -25,7 +25,7 @@ from curate.pictures.pixels import Size, decode_upright, held_pixels
 from curate.pictures.quiet import prepare_codecs
 from models.base import Image
 from models.decode import decode, over_white
-from models.phash import phash, thumbnail
+from models.phash import fingerprint
 from schemas.configs import DownloadConfig
 
 SUFFIXES = {"jpeg": "jpg", "png": "png", "webp": "webp"}  # what is stored
@@ -145,13 +145,10 @@ class Pictures:
         pixels = _framed(blurred(pixels, boxes), layout)
         encoded = self._encode(pixels)
         height, width = pixels.shape[:2]
-        if self.config.encode_format == "png":  # lossless: what would be read back is at hand
-            code = cv2.COLOR_GRAY2RGB if pixels.ndim == 2 else cv2.COLOR_BGR2RGB  # noqa: PLR2004
-            stored = np.asarray(cv2.cvtColor(pixels, code), np.uint8)
-        else:
-            stored = _read_back(encoded)
+        code = cv2.COLOR_GRAY2RGB if pixels.ndim == 2 else cv2.COLOR_BGR2RGB  # noqa: PLR2004
+        shown = np.asarray(cv2.cvtColor(pixels, code), np.uint8)
         picture = Picture(None, encoded, self.config.encode_format, width, height)
-        return _described(picture, body, header, stored)
+        return _described(picture, body, header, shown)
 
     def _encode(self, pixels: Image) -> bytes:
         import cv2
@@ -229,14 +226,15 @@ def _read_back(encoded: bytes) -> Image:
         raise Unusable(DECODING) from error
 
 
-def _described(picture: Picture, body: bytes, header: Header, stored: Image) -> Picture:
-    """stored: RGB, what `picture.encoded` shows."""
+def _described(picture: Picture, body: bytes, header: Header, shown: Image) -> Picture:
+    """shown: RGB, what was encoded; of bytes that are kept what they decode to."""
+    phash, thumbnail = fingerprint(shown)
     return replace(
         picture,
         original_width=header.width,
         original_height=header.height,
         exif=exif_json(body),
         sha256=hashlib.sha256(body).hexdigest(),
-        phash=phash(stored),
-        thumbnail=thumbnail(stored),
+        phash=phash,
+        thumbnail=thumbnail,
     )

@@ -55,7 +55,7 @@ SAMPLES = pa.schema(
         pa.field("shard", pa.string()),  # tar's file name in images/
         pa.field("offset", pa.int64()),  # of the image's bytes in it
         pa.field("size", pa.int64()),
-        pa.field("phash", pa.uint64()),  # of the stored image without its border, as the next one
+        pa.field("phash", pa.uint64()),  # of what was encoded, without its border; so the next
         pa.field("thumbnail", pa.binary()),  # 8 x 8 RGB: 192 bytes
         pa.field("attempts", pa.int32()),
     ]

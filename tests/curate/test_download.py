@@ -148,7 +148,11 @@ def test_the_tar_has_whole_samples_in_uid_order_and_the_rows_say_where(web):
         image = tar[sample["offset"] : sample["offset"] + sample["size"]]
         assert image == inside[f"{sample['key']}.jpg"]
         pixels = cv2.cvtColor(cv2.imdecode(np.frombuffer(image, np.uint8), 1), cv2.COLOR_BGR2RGB)
-        assert (sample["phash"], sample["thumbnail"]) == (phash(pixels), thumbnail(pixels))
+        assert (sample["phash"] ^ phash(pixels)).bit_count() <= 8  # of what was encoded
+        difference = np.frombuffer(sample["thumbnail"], np.uint8) - np.frombuffer(
+            thumbnail(pixels), np.uint8
+        ).astype(float)
+        assert np.abs(difference).mean() < 3
         assert pixels.shape == (sample["height"], sample["width"], 3)
 
 

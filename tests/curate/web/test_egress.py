@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from curate.web.egress import MOST_APPROVED, Egress, Refused, check_address, check_allow
+from curate.web.names import Names
 from schemas.configs import DownloadConfig
 from tests.fetching import fetch, fetcher
 
@@ -130,13 +131,12 @@ class Recorder:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *answers: list[str]) -> None:
         self.answers = list(answers)
         self.connects: list[tuple[str, int]] = []
-        monkeypatch.setattr(socket, "getaddrinfo", self.getaddrinfo)
+        monkeypatch.setattr(Names, "_asked", self.asked)
         monkeypatch.setattr(BaseSelectorEventLoop, "sock_connect", self.connect)
 
-    def getaddrinfo(self, *_: object) -> list[tuple[object, ...]]:
+    async def asked(self, _: str) -> list[tuple[int, str]]:
         found = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
-        kinds = [socket.AF_INET6 if ":" in address else socket.AF_INET for address in found]
-        return [(k, 1, 6, "", (a, 0)) for k, a in zip(kinds, found, strict=True)]
+        return [(socket.AF_INET6 if ":" in a else socket.AF_INET, a) for a in found]
 
     async def connect(self, _: object, address: tuple[str, int]) -> None:
         self.connects.append((address[0], address[1]))

@@ -1,123 +1,138 @@
-"""Lookups: shared, bounded, remembered."""
+"""Lookups: shared, bounded, remembered, asked again where a packet is lost."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
-import threading
+import time
 
 import pytest
 
 from curate.web import names
 from curate.web.deadline import Deadline
-from curate.web.names import Names
+from curate.web.names import Answer, Names
+from tests.name_server import SERVFAIL, NameServer, name_server
+
+MANY = [f"8.8.8.{n}" for n in range(20)]
+SOON_S = 0.3  # in which a question that is asked at all reaches the server; less than a time-out
 
 
-class Resolver:
-    """In place of getaddrinfo: answers when it is let go, and counts."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, error: int | None = None) -> None:
-        self.error = error
-        self.asked: list[str] = []
-        self.now = self.most = 0
-        self.lock = threading.Lock()
-        self.go = threading.Event()
-        self.go.set()
-        monkeypatch.setattr(socket, "getaddrinfo", self)
-
-    def __call__(self, host: str, *_: object) -> list[tuple[object, ...]]:
-        with self.lock:
-            self.asked.append(host)
-            self.now += 1
-            self.most = max(self.most, self.now)
-        self.go.wait()
-        with self.lock:
-            self.now -= 1
-        if self.error is not None:
-            raise socket.gaierror(self.error, "no")
-        return [(socket.AF_INET, 1, 6, "", (f"8.8.8.{n}", 0)) for n in range(20)]
-
-
-async def all_of(found: Names, *hosts: str) -> list[object]:
+async def found(server: NameServer, *hosts: str, at_once: int = 4) -> list[Answer | BaseException]:
+    """What a new cache finds, all at once."""
+    cache = Names(at_once, [server.address])
     try:
-        return await asyncio.gather(*map(found.find, hosts), return_exceptions=True)
+        return await asyncio.gather(*map(cache.find, hosts), return_exceptions=True)
     finally:
-        await found.close()
+        await cache.close()
 
 
-def test_calls_for_one_name_share_a_lookup_and_its_first_addresses(monkeypatch):
+def test_calls_for_one_name_share_a_lookup_and_its_first_addresses():
     """Ten at once are one lookup, and no more addresses are kept than may be tried."""
-    resolver = Resolver(monkeypatch)
-    answers = asyncio.run(_made(4, *["a.example"] * 10))
-    assert resolver.asked == ["a.example"]
+    with name_server({"a.example": MANY}) as server:
+        answers = asyncio.run(found(server, *["a.example"] * 10))
+    assert server.asked == ["a.example"]
     assert len(answers) == 10
-    assert all(a == [(socket.AF_INET, f"8.8.8.{n}") for n in range(8)] for a in answers)
+    for answer in answers:
+        assert len(answer) == 8
+        assert {(socket.AF_INET, address) for address in MANY} >= set(answer)
 
 
-async def _made(at_once: int, *hosts: str) -> list[object]:
-    return await all_of(Names(at_once), *hosts)
+def test_both_families_are_found():
+    """A name may have addresses of one kind or of both."""
+    known = {"both.example": ["8.8.8.8", "2606:4700::1"], "six.example": ["2606:4700::1"]}
+    with name_server(known) as server:
+        both, six = asyncio.run(found(server, *known))
+    assert set(both) == {(socket.AF_INET, "8.8.8.8"), (socket.AF_INET6, "2606:4700::1")}
+    assert six == [(socket.AF_INET6, "2606:4700::1")]
 
 
-def test_no_more_lookups_than_allowed_run_at_once(monkeypatch):
-    """`dns_concurrency` bounds the threads."""
-    resolver = Resolver(monkeypatch)
-    asyncio.run(_made(3, *(f"{n}.example" for n in range(30))))
-    assert len(resolver.asked) == 30
-    assert resolver.most <= 3
+def test_no_more_lookups_than_allowed_run_at_once():
+    """`dns_concurrency` bounds the names that a server is asked for."""
+    hosts = [f"{n}.example" for n in range(30)]
+
+    async def bounded(server: NameServer) -> list[Answer | BaseException]:
+        server.go.clear()
+        all_of = asyncio.create_task(found(server, *hosts, at_once=3))
+        await asyncio.sleep(SOON_S)
+        assert set(server.asked) == set(hosts[:3])
+        server.go.set()
+        return await all_of
+
+    with name_server({host: ["8.8.8.8"] for host in hosts}) as server:
+        assert asyncio.run(bounded(server)) == [[(socket.AF_INET, "8.8.8.8")]] * 30
+
+
+def test_names_whose_packets_are_lost_are_asked_for_again():
+    """A name server that drops what is too much for it costs a second or so, not five a name."""
+    hosts = [f"{n}.example" for n in range(40)]
+    with name_server({}, lose=2) as server:
+        began = time.monotonic()
+        answers = asyncio.run(found(server, *hosts, at_once=16))
+    assert {answer.errno for answer in answers} == {socket.EAI_NONAME}
+    assert len(server.asked) == 3 * len(hosts)
+    assert time.monotonic() - began < 4 * len(hosts) / 16
 
 
 @pytest.mark.parametrize(
-    ("error", "lookups"), [(None, 1), (socket.EAI_NONAME, 1), (socket.EAI_AGAIN, 2)]
+    ("known", "errno", "lookups"),
+    [
+        ({"a.example": ["8.8.8.8"]}, None, 1),
+        ({"a.example": []}, socket.EAI_NONAME, 1),  # it exists and has no address
+        ({}, socket.EAI_NONAME, 1),
+        ({"a.example": SERVFAIL}, socket.EAI_AGAIN, 2),
+    ],
 )
-def test_what_a_lookup_says_is_remembered_unless_it_may_pass(monkeypatch, error, lookups):
+def test_what_a_lookup_says_is_remembered_unless_it_may_pass(known, errno, lookups):
     """Addresses and names that do not exist are; a name server that fails is asked again."""
-    resolver = Resolver(monkeypatch, error)
 
-    async def twice() -> None:
-        found = Names(1)
+    async def twice(server: NameServer) -> list[int]:
+        cache, asked = Names(1, [server.address]), []
         for _ in range(2):
-            (answer,) = await asyncio.gather(found.find("a.example"), return_exceptions=True)
-            assert getattr(answer, "errno", None) == error
-        await found.close()
+            (answer,) = await asyncio.gather(cache.find("a.example"), return_exceptions=True)
+            assert getattr(answer, "errno", None) == errno
+            asked.append(len(server.asked))
+        await cache.close()
+        return asked
 
-    asyncio.run(twice())
-    assert len(resolver.asked) == lookups
+    with name_server(known) as server:
+        first, both = asyncio.run(twice(server))
+    assert (both > first) == (lookups > 1)
 
 
 def test_the_cache_is_bounded(monkeypatch):
     """The least recently used name is forgotten first."""
     monkeypatch.setattr(names, "MOST_NAMES", 2)
-    resolver = Resolver(monkeypatch)
 
-    async def some() -> None:
-        found = Names(1)
-        for host in ("a", "b", "a", "c", "a", "b"):
-            await found.find(host)
-        await found.close()
+    async def some(server: NameServer) -> None:
+        cache = Names(1, [server.address])
+        for host in ("a.x", "b.x", "a.x", "c.x", "a.x", "b.x"):
+            await cache.find(host)
+        await cache.close()
 
-    asyncio.run(some())
-    assert resolver.asked == ["a", "b", "c", "b"]
+    with name_server({host: ["8.8.8.8"] for host in ("a.x", "b.x", "c.x")}) as server:
+        asyncio.run(some(server))
+    assert server.asked == ["a.x", "b.x", "c.x", "b.x"]
 
 
-def test_the_deadline_runs_while_a_name_is_looked_up_not_before(monkeypatch):
+def test_the_deadline_runs_while_a_name_is_looked_up_not_before():
     """Behind a lookup that hangs others wait and lose no time; who waits for itself times out."""
-    resolver = Resolver(monkeypatch)
-    resolver.go.clear()
 
-    async def two() -> tuple[float, float]:
-        found = Names(1)
+    async def two(server: NameServer) -> tuple[float, float]:
+        server.go.clear()
+        cache = Names(1, [server.address])
         first, second = Deadline(0.1), Deadline(0.1)
-        asked = asyncio.create_task(found.find("a.example", first))
-        queued = asyncio.create_task(found.find("b.example", second))
+        asked = asyncio.create_task(cache.find("a.example", first))
+        queued = asyncio.create_task(cache.find("b.example", second))
         (ended,) = await asyncio.gather(asked, return_exceptions=True)
         assert isinstance(ended, TimeoutError)
         assert second.left_s == 0.1
-        resolver.go.set()
+        server.go.set()
         await queued
-        await found.close()
+        await cache.close()
         return first.left_s, second.left_s
 
-    first, second = asyncio.run(two())
+    with name_server({"a.example": ["8.8.8.8"], "b.example": ["8.8.4.4"]}) as server:
+        first, second = asyncio.run(two(server))
     assert first <= 0.01
     assert 0 < second < 0.1
 
@@ -125,5 +140,19 @@ def test_the_deadline_runs_while_a_name_is_looked_up_not_before(monkeypatch):
 @pytest.mark.parametrize("host", ["a..b", "x" * 300, ""])
 def test_what_cannot_be_a_name_is_not_found(host):
     """The resolver's own refusals are lookups that failed."""
-    (answer,) = asyncio.run(_made(1, host))
+    with name_server({}) as server:
+        (answer,) = asyncio.run(found(server, host))
     assert isinstance(answer, socket.gaierror)
+
+
+def test_the_systems_own_names_are_found():
+    """Without a server of its own it knows what this machine calls itself."""
+
+    async def localhost() -> Answer:
+        cache = Names(1)
+        try:
+            return await cache.find("localhost")
+        finally:
+            await cache.close()
+
+    assert (socket.AF_INET, "127.0.0.1") in asyncio.run(localhost())
