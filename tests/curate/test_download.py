@@ -22,7 +22,6 @@ from PIL import Image
 
 from curate.dataset import Dataset
 from curate.download import download, merge_generations
-from models.phash import phash, thumbnail
 from schemas.configs import DownloadConfig, IngestConfig
 from schemas.tables import SAMPLES
 from tests.downloads import config, members, rows_of, run
@@ -148,11 +147,6 @@ def test_the_tar_has_whole_samples_in_uid_order_and_the_rows_say_where(web):
         image = tar[sample["offset"] : sample["offset"] + sample["size"]]
         assert image == inside[f"{sample['key']}.jpg"]
         pixels = cv2.cvtColor(cv2.imdecode(np.frombuffer(image, np.uint8), 1), cv2.COLOR_BGR2RGB)
-        assert (sample["phash"] ^ phash(pixels)).bit_count() <= 8  # of what was encoded
-        difference = np.frombuffer(sample["thumbnail"], np.uint8) - np.frombuffer(
-            thumbnail(pixels), np.uint8
-        ).astype(float)
-        assert np.abs(difference).mean() < 3
         assert pixels.shape == (sample["height"], sample["width"], 3)
 
 
