@@ -41,7 +41,7 @@ SUCCESS, NOT_DOWNLOADED, NOT_RESIZED = "success", "failed_to_download", "failed_
 FAILURES = (NOT_DOWNLOADED, NOT_RESIZED)
 UNPLACED = pa.schema([f for f in SAMPLES if f.name != "shard"])  # samples before the tar has a name
 AT_ONCE = 64  # images at hand that are read in one go
-SPOOL_BYTES = 16 << 20  # of a part's encoded images in memory; more of them go to a temporary file
+SPOOL_BYTES = 4 << 20  # of a part's encoded images in memory; more of them go to a temporary file
 FACTS = ("width", "height", "original_width", "original_height", "exif", "sha256")
 META = ("key", "status", "error_message", *FACTS)  # in a .json, beside the list's columns
 
