@@ -67,7 +67,9 @@ def drawing(seed: int) -> np.ndarray:
         elif shape == 1:
             cv2.rectangle(image, (x - r // 4, y - r // 3), (x + r // 3, y + r // 4), colour, -1)
         else:
-            corners = np.array([[x, y - r // 3], [x - r // 3, y + r // 4], [x + r // 3, y + r // 4]])
+            corners = np.array(
+                [[x, y - r // 3], [x - r // 3, y + r // 4], [x + r // 3, y + r // 4]]
+            )
             cv2.fillPoly(image, [corners], colour)
     return image
 
