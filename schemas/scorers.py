@@ -180,7 +180,9 @@ class TmarsScorer(Config):
     # letters times their mean probability that must be read in a box that is not as long as a line:
     # the detector takes single things for letters (models/ocr.py). 0: all that is found is text
     min_letters: float = Field(1.6, ge=0)
-    recognise: bool = False  # read every box, for text_overlap; each costs as much as an image
+    recognise: bool = (
+        False  # read every box, for text_overlap; each costs as much as an image of 256 px
+    )
     max_lines: Positive = 32  # boxes that are read, the largest: a page of text has hundreds
 
 

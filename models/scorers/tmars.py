@@ -11,9 +11,9 @@ parts words, and each Chinese character or kana is one by itself. It is read whe
 same word or, if it is of four letters or more, where a line has it with the spaces left out: the
 reader drops those between small letters. Null for a caption without a word.
 
-Cost: models.ocr's, in the threads that decode, and CLIP's. On one core 8 CPU hours per million
-images of 256 x 256 to look for text, and 8 more for each box per image that is read: all of them
-with `recognise`, else those that may be no text.
+Cost: models.ocr's, in the threads that decode, and CLIP's. On one core 6.4 CPU hours per
+million images of 256 x 256 to look for text, and 7 more for each box per image that is read: all of
+them with `recognise`, else those that may be no text.
 """
 
 from __future__ import annotations

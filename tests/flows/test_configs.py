@@ -78,7 +78,7 @@ def test_a_recipe_says_where_it_comes_from(path: Path):
 
 
 def test_the_rules_are_those_of_their_papers():
-    """Thresholds as published: ALIGN, section 3; DataComp, section 4.1; DFN, 15 %; T-MARS, median."""
+    """Thresholds as published: ALIGN, section 3; DataComp, 4.1; DFN, 15 %; T-MARS, the median."""
     align = {r.name: r for r in load_config(CONFIGS / "align.yaml").rules}
     assert align["common_image"].drop_above == 1000
     assert align["common_text"].drop_above == 10
