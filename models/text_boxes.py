@@ -52,11 +52,14 @@ def filled(image: Image, boxes: Boxes, ring: int) -> Image:
 
 
 def _window(box: Boxes, image: Image, ring: int) -> tuple[Mask, slice, slice]:
-    """A box and its ring cut out of the image: the box's mask there, and where that is."""
+    """A box and its ring cut out of the image: the box's mask there, and where that is. At least
+    one pixel, so that OpenCV takes it.
+    """
     corners = np.rint(box).astype(np.int64)
-    left, top = np.maximum(corners.min(axis=0) - ring, 0)
-    right, bottom = np.minimum(corners.max(axis=0) + ring + 1, image.shape[1::-1])
-    rows, columns = slice(top, max(top, bottom)), slice(left, max(left, right))
+    size = np.array(image.shape[1::-1])
+    left, top = np.clip(corners.min(axis=0) - ring, 0, size - 1)
+    right, bottom = np.clip(corners.max(axis=0) + ring + 1, 1, size)
+    rows, columns = slice(top, max(top + 1, bottom)), slice(left, max(left + 1, right))
     inside = covered(box[None] - (left, top), *image[rows, columns].shape[:2])
     return inside, rows, columns
 

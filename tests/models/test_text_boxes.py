@@ -80,6 +80,13 @@ def test_a_box_over_the_whole_image_leaves_its_mean():
         assert (filled(image, boxes_of(*some), 3) == (50, 100, 25)).all()
 
 
+def test_a_box_outside_of_the_image_changes_nothing():
+    """On any side of it, and far away."""
+    image = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
+    for x, y in ((-9, 3), (3, -9), (WIDTH, 3), (3, HEIGHT), (10**6, -(10**6)), (-1, -1)):
+        assert np.array_equal(filled(image, boxes_of((x, y, x, y)), 2), image)
+
+
 def test_a_box_inside_of_others_takes_what_is_clear():
     """A box whose ring is all text gets the mean of the pixels in no box."""
     image = np.full((HEIGHT, WIDTH, 3), 90, np.uint8)
