@@ -26,7 +26,7 @@ from models.base import Batch, Columns
 from schemas.configs import CaptionerConfig, ScorerConfig, Workers
 
 BATCH = 256  # pairs, where no scorer asks for more at once
-ALIGNMENT = ("clip", "bootstrap", "itm")  # kinds whose score depends on the caption and the image
+ALIGNMENT = ("clip", "bootstrap", "itm", "tmars")  # whose score depends on caption and image
 WITHOUT_MODEL = ("image_stats", "text_stats", "pii")  # run by the threads ahead
 
 

@@ -19,6 +19,7 @@ from schemas.configs import (
     NclScorer,
     NoiseScorer,
     ScorerConfig,
+    TmarsScorer,
     VisualnessScorer,
 )
 
@@ -159,8 +160,9 @@ def embed_dim(model: str) -> int:
 
 
 def _model(scorer: ScorerConfig) -> str:
-    if isinstance(scorer, ClipScorer | VisualnessScorer):
-        return f"{scorer.name}: {scorer.model} {scorer.pretrained or ''}"
+    if isinstance(scorer, ClipScorer | VisualnessScorer | TmarsScorer):
+        finder = ", text by PP-OCRv6 small" if isinstance(scorer, TmarsScorer) else ""
+        return f"{scorer.name}: {scorer.model} {scorer.pretrained or ''}{finder}"
     if isinstance(scorer, ItmScorer):
         return f"{scorer.name}: {scorer.model}"
     if isinstance(scorer, HeadScorer):

@@ -20,6 +20,7 @@ from schemas.configs import (
     PiiScorer,
     ScorerConfig,
     TextStatsScorer,
+    TmarsScorer,
     VisualnessScorer,
 )
 
@@ -69,6 +70,10 @@ def scorer(  # noqa: PLR0911 - a menu
             from models.scorers.noise import Noise
 
             return Noise(config, artifact)
+        case TmarsScorer():
+            from models.scorers.tmars import Tmars
+
+            return Tmars(config)
         case PiiScorer():
             from models.scorers.pii import Pii
 

@@ -29,6 +29,7 @@ from schemas.scorers import (
     PiiScorer,
     ScorerConfig,
     TextStatsScorer,
+    TmarsScorer,
     VisualnessScorer,
 )
 from schemas.units import (
@@ -82,6 +83,7 @@ __all__ = [
     "ScorerConfig",
     "SelectorConfig",
     "TextStatsScorer",
+    "TmarsScorer",
     "TopSelector",
     "TrainerConfig",
     "VisualnessScorer",

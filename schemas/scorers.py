@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from schemas.base import Config, Name, Positive
+from schemas.base import Config, Fraction, Name, Positive
 
 
 class ClipScorer(Config):
@@ -161,6 +161,31 @@ class NoiseScorer(Config):
     refit: Literal["every_version", "frozen"] = "every_version"
 
 
+class TmarsScorer(Config):
+    """T-MARS: the cosine of the caption and the image with its text covered (Maini et al. 2023,
+    algorithm 1), how much of the image is text and, with `recognise`, how much of the caption.
+    """
+
+    runtime: ClassVar[frozenset[str]] = frozenset({"batch_size"})
+    kind: Literal["tmars"] = "tmars"
+    name: Name = "tmars"
+    model: str = "ViT-B-32"
+    pretrained: str | None = "openai"  # of the released DataComp file
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    batch_size: Positive = 256
+    # shorter side, in pixels, at which text is looked for; smaller images as they are (paper: 512)
+    side: int = Field(512, ge=32)
+    box_threshold: Fraction = 0.6  # mean probability of a box's pixels (PaddleOCR's; RapidOCR 0.5)
+    ring: Positive = 4  # pixels around a box whose mean fills it; the paper does not say how many
+    # letters times their mean probability that must be read in a box that is not as long as a line:
+    # the detector takes single things for letters (models/ocr.py). 0: all that is found is text
+    min_letters: float = Field(1.6, ge=0)
+    recognise: bool = (
+        False  # read every box, for text_overlap; each costs as much as an image of 256 px
+    )
+    max_lines: Positive = 32  # boxes that are read, the largest: a page of text has hundreds
+
+
 class PiiScorer(Config):
     """Personal data in captions: e-mail and IP addresses, phone numbers."""
 
@@ -180,6 +205,7 @@ ScorerConfig = Annotated[
     | HeadScorer
     | NclScorer
     | NoiseScorer
+    | TmarsScorer
     | PiiScorer,
     Field(discriminator="kind"),
 ]

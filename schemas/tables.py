@@ -108,6 +108,15 @@ SCORES: Mapping[str, pa.Schema] = {
             pa.field("itc_score", pa.float32()),  # cosine of its two projections, -1..1
         ]
     ),
+    "tmars": pa.schema(
+        [
+            pa.field("tmars", pa.float32()),  # cosine with the image whose text is covered, -1..1
+            pa.field("text_area", pa.float32()),  # share of the image in boxes of text, 0..1
+            pa.field("text_boxes", pa.int32()),
+            # share of the caption's words that are read in the image, 0..1; null: not read
+            pa.field("text_overlap", pa.float32()),
+        ]
+    ),
     "visualness": pa.schema([pa.field("visualness", pa.float32())]),  # 0..2
     "head": pa.schema([pa.field("value", pa.float32())]),
     "ncl": pa.schema([pa.field("ncl_score", pa.float32())]),  # higher is better, at most about 0

@@ -20,7 +20,14 @@ from curate.dataset import Dataset
 from curate.score import score
 from models.base import Image
 from models.scorers.preprocess import Preprocess
-from schemas.configs import ClipScorer, HeadScorer, ImageStatsScorer, ScorerConfig, TextStatsScorer
+from schemas.configs import (
+    ClipScorer,
+    HeadScorer,
+    ImageStatsScorer,
+    ScorerConfig,
+    TextStatsScorer,
+    TmarsScorer,
+)
 from tests.gallery import shape
 from tests.stored import (
     BROKEN,
@@ -33,6 +40,7 @@ from tests.stored import (
     tiny_clip,
 )
 from tests.tiny import whole
+from tests.written import noise, write
 
 UNDECODABLE = Stored("http://a/broken.jpg", "a broken picture", BROKEN)
 UNREAD = Stored("http://a/unread.jpg", None, shape(50))
@@ -275,6 +283,24 @@ def test_scorers_of_what_is_stored_follow_in_the_same_call(tmp_path: Path, clip:
 
 
 # ------------------------------------------------------------------------------ hostile
+
+
+def test_text_is_covered_in_the_same_pass(tmp_path: Path, clip: ClipScorer):
+    """The threads that decode cover it: a written image has boxes and another score than clip's,
+    one without text has clip's own, one that cannot be decoded an error."""
+    jpeg = bytes(cv2.imencode(".jpg", write(noise(1), "winter coat", 30)[0])[1].tobytes())
+    written = Stored("http://a/written.jpg", "a winter coat", jpeg)
+    disc = Stored("http://a/disc.jpg", "a disc", shape(3, side=200))
+    data = stored(tmp_path / "set", [written, disc, UNDECODABLE])
+    score(data, [clip, TmarsScorer(model=clip.model, recognise=True)])
+    rows = {row["uid"]: row for row in whole(data, "scores_tmars")}
+    plain = {row["uid"]: row["clip_score"] for row in whole(data, "scores_clip")}
+    assert rows[written.uid]["text_boxes"] == 1
+    assert rows[written.uid]["text_overlap"] == pytest.approx(2 / 3)
+    assert abs(rows[written.uid]["tmars"] - plain[written.uid]) > 1e-4
+    assert rows[disc.uid]["tmars"] == pytest.approx(plain[disc.uid], abs=1e-6)
+    assert rows[disc.uid]["text_area"] == rows[disc.uid]["text_overlap"] == 0
+    assert rows[UNDECODABLE.uid]["error"] == "undecodable image"
 
 
 def test_hostile_pairs_get_a_score_or_an_error(tmp_path: Path, clip: ClipScorer):

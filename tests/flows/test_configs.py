@@ -38,9 +38,19 @@ def spoken_of(config: CurationConfig) -> set[str]:
 
 
 def test_the_baselines_are_there():
-    """DataComp's that need no other data, ALIGN, DFN, negCLIPLoss, and where to start."""
+    """DataComp's that need no other data, ALIGN, DFN, negCLIPLoss, T-MARS, and where to start."""
     assert {name(path) for path in RECIPES} >= {
-        *("align", "cc3m", "datacomp", "demo", "dfn", "ncl", "recommended", "recommended_gpu"),
+        *(
+            "align",
+            "cc3m",
+            "datacomp",
+            "demo",
+            "dfn",
+            "ncl",
+            "recommended",
+            "recommended_gpu",
+            "tmars",
+        ),
         *("datacomp/basic", "datacomp/laion2b", "datacomp/no_filter"),
     }
 
@@ -68,7 +78,7 @@ def test_a_recipe_says_where_it_comes_from(path: Path):
 
 
 def test_the_rules_are_those_of_their_papers():
-    """Thresholds as published: ALIGN, section 3; DataComp, section 4.1; DFN, 15 %."""
+    """Thresholds as published: ALIGN, section 3; DataComp, 4.1; DFN, 15 %; T-MARS, the median."""
     align = {r.name: r for r in load_config(CONFIGS / "align.yaml").rules}
     assert align["common_image"].drop_above == 1000
     assert align["common_text"].drop_above == 10
@@ -80,3 +90,4 @@ def test_the_rules_are_those_of_their_papers():
     laion = load_config(CONFIGS / "datacomp/laion2b.yaml").rules[1]
     assert laion.drop_below == 0.28
     assert load_config(CONFIGS / "dfn.yaml").rules[0].keep_top == 0.15
+    assert load_config(CONFIGS / "tmars.yaml").rules[0].keep_top == 0.5

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 import models
 from models.base import Batch
-from schemas.configs import ClipScorer, ImageStatsScorer, TextStatsScorer
+from schemas.configs import ClipScorer, ImageStatsScorer, TextStatsScorer, TmarsScorer
 from tests.models.conftest import make_batch
 from tests.stored import TINY_CLIP
 
@@ -32,7 +32,10 @@ def scorers(tmp_path_factory):
     (path / "open_clip_config.json").write_text(json.dumps({"model_cfg": TINY_CLIP}))
     torch.manual_seed(0)
     save_file(open_clip.CLIP(**TINY_CLIP).state_dict(), path / "open_clip_model.safetensors")
-    configs = (ClipScorer(model=str(path), batch_size=4), ImageStatsScorer(), TextStatsScorer())
+    configs = (
+        *(ClipScorer(model=str(path), batch_size=4), TmarsScorer(model=str(path), batch_size=4)),
+        *(ImageStatsScorer(), TextStatsScorer()),
+    )
     return {config.kind: models.scorer(config) for config in configs}
 
 
@@ -69,7 +72,7 @@ def same(value, expected) -> bool:
     return value == expected
 
 
-@pytest.mark.parametrize("kind", ["clip", "image_stats", "text_stats"])
+@pytest.mark.parametrize("kind", ["clip", "tmars", "image_stats", "text_stats"])
 @settings(max_examples=8, deadline=None)
 @given(order=st.permutations(list(WHOLE)), cuts=st.sets(st.integers(1, len(CAPTIONS) - 1)))
 def test_order_and_batches_change_nothing(scorers, alone, kind: str, order, cuts):
