@@ -19,6 +19,7 @@ from schemas.configs import (
     NclScorer,
     NoiseScorer,
     ScorerConfig,
+    SieveScorer,
     VisualnessScorer,
 )
 
@@ -163,6 +164,8 @@ def _model(scorer: ScorerConfig) -> str:
         return f"{scorer.name}: {scorer.model} {scorer.pretrained or ''}"
     if isinstance(scorer, ItmScorer):
         return f"{scorer.name}: {scorer.model}"
+    if isinstance(scorer, SieveScorer):
+        return f"{scorer.name}: {scorer.captioner} and {scorer.encoder}"
     if isinstance(scorer, HeadScorer):
         return f"{scorer.name}: {scorer.weights} on the embeddings of {scorer.of}"
     if isinstance(scorer, NclScorer | NoiseScorer):

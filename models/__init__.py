@@ -19,6 +19,7 @@ from schemas.configs import (
     NoiseScorer,
     PiiScorer,
     ScorerConfig,
+    SieveScorer,
     TextStatsScorer,
     VisualnessScorer,
 )
@@ -53,6 +54,10 @@ def scorer(  # noqa: PLR0911 - a menu
             from models.scorers.itm import Itm
 
             return Itm(config)
+        case SieveScorer():
+            from models.scorers.sieve import Sieve
+
+            return Sieve(config)
         case VisualnessScorer():
             from models.scorers.visualness import Visualness
 

@@ -28,6 +28,7 @@ from schemas.scorers import (
     NoiseScorer,
     PiiScorer,
     ScorerConfig,
+    SieveScorer,
     TextStatsScorer,
     VisualnessScorer,
 )
@@ -81,6 +82,7 @@ __all__ = [
     "Rules",
     "ScorerConfig",
     "SelectorConfig",
+    "SieveScorer",
     "TextStatsScorer",
     "TopSelector",
     "TrainerConfig",

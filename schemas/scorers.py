@@ -95,6 +95,29 @@ class ItmScorer(Config):
     batch_size: Positive = 32
 
 
+class SieveScorer(Config):
+    """How near the caption comes to what a captioner says of the image: the largest cosine, by a
+    sentence encoder, without phrases such as "a photo of" (Mahmoud et al. 2024, Sieve, section 3).
+    """
+
+    runtime: ClassVar[frozenset[str]] = frozenset({"batch_size"})
+    kind: Literal["sieve"] = "sieve"
+    name: Name = "sieve"
+    # the paper's is BLIP-base before its tuning on COCO, which the hub does not have in this format
+    captioner: str = "Salesforce/blip-image-captioning-base"
+    encoder: str = "sentence-transformers/all-MiniLM-L6-v2"
+    prompt: str = "a picture of"  # BLIP's own, not part of a caption
+    captions: Positive = 8  # of an image; so the next three
+    top_p: float = Field(0.9, gt=0, le=1)
+    min_tokens: int = Field(5, ge=0)  # without the prompt; the released code counts it
+    max_tokens: Positive = 20
+    repetition_penalty: float = Field(1.1, gt=0)  # BLIP's released code, where it samples
+    max_text_tokens: int = Field(256, ge=4)  # that the encoder reads; all-MiniLM-L6-v2's own
+    seed: int = 0
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    batch_size: Positive = 128  # captions at once
+
+
 class VisualnessScorer(Config):
     """How visual a caption is: 1 - cosine of its embedding and that of one image of random pixels
     (TIP-CLIP, section 3; a decision at 0.83 for vanilla CLIP, 0.79 for theirs).
@@ -176,6 +199,7 @@ ScorerConfig = Annotated[
     | ImageStatsScorer
     | TextStatsScorer
     | ItmScorer
+    | SieveScorer
     | VisualnessScorer
     | HeadScorer
     | NclScorer

@@ -108,6 +108,12 @@ SCORES: Mapping[str, pa.Schema] = {
             pa.field("itc_score", pa.float32()),  # cosine of its two projections, -1..1
         ]
     ),
+    "sieve": pa.schema(
+        [
+            pa.field("sieve", pa.float32()),  # the largest cosine with a generated caption, -1..1
+            pa.field("sieve_caption", pa.string()),  # that caption
+        ]
+    ),
     "visualness": pa.schema([pa.field("visualness", pa.float32())]),  # 0..2
     "head": pa.schema([pa.field("value", pa.float32())]),
     "ncl": pa.schema([pa.field("ncl_score", pa.float32())]),  # higher is better, at most about 0
