@@ -184,6 +184,26 @@ class NoiseScorer(Config):
     refit: Literal["every_version", "frozen"] = "every_version"
 
 
+class NearReferenceScorer(Config):
+    """How near an image comes to reference images, by a scorer's stored embeddings: how many of
+    them its k-means cluster holds (DataComp, image-based filtering), and the cosine of the nearest
+    (NormSim-infinity, Wang et al. 2024, section 3.2).
+    """
+
+    pixels: ClassVar[bool] = False
+    runtime: ClassVar[frozenset[str]] = frozenset({"refit"})
+    kind: Literal["near_reference"] = "near_reference"
+    name: Name = "near_reference"
+    of: Name = "clip"  # whose embeddings; datacomp: those beside DataComp's metadata
+    references: str  # .npy or .safetensors, (n, d): the same model's embeddings of other images
+    clusters: int | None = Field(None, ge=1)  # None: round(sqrt(N)), at most DataComp's 100 000
+    iterations: Positive = 20  # DataComp's
+    train_rows: Positive = 256_000  # k-means is fitted on a sample by hash(seed, uid)
+    similarity: bool = True  # False: no reference_similarity, which costs n products a pair
+    seed: int = 0
+    refit: Literal["every_version", "frozen"] = "every_version"
+
+
 class PiiScorer(Config):
     """Personal data in captions: e-mail and IP addresses, phone numbers."""
 
@@ -191,6 +211,20 @@ class PiiScorer(Config):
     kind: Literal["pii"] = "pii"
     name: Name = "pii"
     region: str | None = None  # whose national phone numbers count, such as DE; None: only +49 ...
+
+
+class WordListScorer(Config):
+    """Which entries of a list occur in the caption as whole words: names of classes, metadata
+    (MetaCLIP, Xu et al. 2024, section 3.1: substring matching between spaces).
+    """
+
+    pixels: ClassVar[bool] = False
+    kind: Literal["word_list"] = "word_list"
+    name: Name  # such as imagenet21k
+    words: str  # text file, one entry a line; a line that begins with # is a comment
+    ignore_case: bool = True
+    # characters that are words of their own; MetaCLIP's. "": between white space alone
+    split_off: str = ",.;:?!`"
 
 
 ScorerConfig = Annotated[
@@ -204,6 +238,8 @@ ScorerConfig = Annotated[
     | HeadScorer
     | NclScorer
     | NoiseScorer
-    | PiiScorer,
+    | NearReferenceScorer
+    | PiiScorer
+    | WordListScorer,
     Field(discriminator="kind"),
 ]

@@ -123,11 +123,23 @@ SCORES: Mapping[str, pa.Schema] = {
             pa.field("noise_prob", pa.float32()),  # 0..1, never falls as the loss grows
         ]
     ),
+    "near_reference": pa.schema(
+        [
+            pa.field("near_reference", pa.int32()),  # reference images in the image's cluster
+            pa.field("reference_similarity", pa.float32()),  # cosine to the nearest one, -1..1
+        ]
+    ),
     "pii": pa.schema(
         [
             pa.field("emails", pa.int32()),
             pa.field("phones", pa.int32()),
             pa.field("ip_addresses", pa.int32()),
+        ]
+    ),
+    "word_list": pa.schema(
+        [
+            pa.field("words_found", pa.int32()),  # entries of the list that occur
+            pa.field("words", pa.list_(pa.string())),  # these, as the list has them
         ]
     ),
     "datacomp": pa.schema(

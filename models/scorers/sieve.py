@@ -27,8 +27,10 @@ from schemas.configs import HfCaptioner, SieveScorer
 MAX_CHARACTERS = 2000  # of a caption that are read: 256 tokens of English are 1100
 # taken out one after the other, wherever they stand, as in the authors' code: "photography" loses
 # its photo, on both sides
-MEDIUM = ("an image of", "a photo of", "stock photo", "photo stock")
-MEDIUM += ("a photo", "an image", "image", "photo")
+MEDIUM = (
+    *("an image of", "a photo of", "stock photo", "photo stock"),
+    *("a photo", "an image", "image", "photo"),
+)
 PATTERNS = tuple(re.compile(phrase, re.IGNORECASE) for phrase in MEDIUM)
 Best = tuple[float, str | None]  # the score, and the caption that it is of
 

@@ -69,11 +69,11 @@ def cleaned(text):
 class ByHand:
     """transformers' encoder on one text at a time, its tokens' mean in NumPy, in float64."""
 
-    def __init__(self, folder):
+    def __init__(self, folder: str) -> None:
         self.model = AutoModel.from_pretrained(folder).eval()
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
 
-    def __call__(self, text):
+    def __call__(self, text: str) -> np.ndarray:
         inputs = self.tokenizer(text, return_tensors="pt", truncation=True, max_length=LONGEST)
         with torch.no_grad():
             hidden = self.model(**inputs).last_hidden_state[0].numpy().astype(np.float64)
