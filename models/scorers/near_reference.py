@@ -4,7 +4,7 @@ one), and `reference_similarity`, its cosine to the nearest of them (NormSim-inf
 2024).
 
 Cost: one product with every centroid and every reference; at 768 numbers an embedding, 100 000
-centroids take 3 000 CPU seconds per million images, and ImageNet's 1.28 million images 13 times
+centroids take 2 200 CPU seconds per million images, and ImageNet's 1.28 million images 13 times
 that. A GPU is used where there is one.
 """
 

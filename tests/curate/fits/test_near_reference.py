@@ -217,6 +217,13 @@ def test_bad_embeddings_cost_their_pairs(made):
         models.scorer(config)
 
 
+def test_embeddings_that_came_with_the_list_are_read(made, tmp_path):
+    """`of: datacomp` needs no model: scores_datacomp has the images' embeddings."""
+    data = dataset(tmp_path, POOL, errors=ERRORS, name="datacomp")
+    score_derived(data, [made[1].model_copy(update={"of": "datacomp"})])
+    assert columns(data) == columns(made[0])
+
+
 def test_embeddings_of_a_list_need_a_list_that_can_bring_them():
     """`of: datacomp` is known where a list may be DataComp's, and nowhere else."""
     scorer = {"kind": "near_reference", "of": "datacomp", "references": "r.npy"}
