@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from curate import evidence
+from curate import engine, evidence
 from curate.dataset import Dataset
 from curate.evidence import columns_read, gathered, parts_to_judge
 from curate.filter import filter_pairs
@@ -21,7 +21,7 @@ from curate.query import query
 from curate.reporting.text import condition, rules_of
 from curate.tune import tune
 from curate.what_if import what_if
-from schemas.configs import Rule
+from schemas.configs import Rule, Workers
 from tests.scored import row, scored, uid
 from tests.tiny import add_table, by_url, samples_of, tiny_dataset, urls_of
 
@@ -118,6 +118,18 @@ def test_scales_are_of_the_whole_pool(tmp_path: Path, monkeypatch: pytest.Monkey
     assert kept(data) == {uid(i) for i, v in enumerate(expected) if v is not None and v >= 0.5}
 
 
+def test_ray_workers_decide_by_the_pools_scales(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Workers that gather some parts each decide as one process does."""
+    pairs: list[Pair] = [(i / 16, float(i % 5)) for i in range(16)]
+    here, there = (pool(str(tmp_path / name), pairs, parts=4) for name in ("here", "there"))
+    filter_pairs(here, [blend(drop_below=0.5)])
+    monkeypatch.setattr(evidence, "CHUNK_ROWS", 1)
+    monkeypatch.setattr(engine, "WORTH_WORKERS", 1)
+    filter_pairs(there, [blend(drop_below=0.5)], Workers(count=1))
+    assert kept(here) == kept(there)
+    assert 0 < len(kept(there)) < 16
+
+
 def test_a_new_extreme_decides_anew(tmp_path: Path):
     """The scales are part of what the decisions were made with; the same ones publish nothing, a
     pair that is better than all before moves the others down."""
@@ -128,12 +140,12 @@ def test_a_new_extreme_decides_anew(tmp_path: Path):
     filter_pairs(data, [rule])
     assert (data.at, kept(data)) == (at, {uid(1), uid(2)})
     assert rules_of(data) == (rule,)
-    add_table(data, "urls", {0: data.read("urls", 0), 1: urls_of([row(3)])}, [])
-    add_table(data, "samples", {0: data.read("samples", 0), 1: samples_of([row(3)])}, ["urls"])
+    add_table(data, "urls", {1: urls_of([row(3)])}, [])
+    add_table(data, "samples", {1: samples_of([row(3)])}, ["urls"])
     best = scored([{"uid": uid(3), "caption_id": uid(3), "clip_score": 1.5}])
     for table in ("scores_s", "scores_t"):
         columns = data.read(table, 0).column_names
-        add_table(data, table, {0: data.read(table, 0), 1: best.select(columns)}, ["urls"])
+        add_table(data, table, {1: best.select(columns)}, ["urls", "samples"])
     filter_pairs(data, [rule])
     assert kept(data) == {uid(2), uid(3)}
 
