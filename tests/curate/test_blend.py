@@ -118,6 +118,7 @@ def test_scales_are_of_the_whole_pool(tmp_path: Path, monkeypatch: pytest.Monkey
     assert kept(data) == {uid(i) for i, v in enumerate(expected) if v is not None and v >= 0.5}
 
 
+@pytest.mark.slow
 def test_ray_workers_decide_by_the_pools_scales(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Workers that gather some parts each decide as one process does."""
     pairs: list[Pair] = [(i / 16, float(i % 5)) for i in range(16)]
