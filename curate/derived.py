@@ -20,11 +20,19 @@ from curate.fits.references import captions_of, embeddings, hashes_of, require, 
 from curate.scoring import Unit, run_units, to_table
 from models.base import Batch
 from models.contrast import Array
-from schemas.configs import HeadScorer, NclScorer, NoiseScorer, ScorerConfig, Workers
+from schemas.configs import (
+    HeadScorer,
+    NclScorer,
+    NearReferenceScorer,
+    NoiseScorer,
+    ScorerConfig,
+    Workers,
+)
 
 ROWS = 4096  # pairs in a batch: 8 MB of two embeddings of 512
-Derived = HeadScorer | NclScorer | NoiseScorer
+Derived = HeadScorer | NclScorer | NoiseScorer | NearReferenceScorer
 OF_CAPTIONS = ("ncl", "noise")  # kinds that say something else of another caption
+PRODUCTS = (*OF_CAPTIONS, "near_reference")  # kinds that a GPU makes faster
 
 
 def score_derived(
@@ -44,7 +52,7 @@ def score_derived(
     if captioner:
         chosen = [c for c in chosen if c.kind in OF_CAPTIONS]
     claims = [_claim(data, c, workers, captioner) for c in chosen]
-    model = any(c.kind in OF_CAPTIONS for c in chosen)
+    model = any(c.kind in PRODUCTS for c in chosen)
     work = partial(_score_part, data, captioner)
     run_units(data, chosen, claims, work, workers, label="derive", model=model)
 

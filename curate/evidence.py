@@ -2,6 +2,9 @@
 
     part, uid, x0, x1 ...    one column for each column or predicate that a rule speaks of
 
+Where a rule blends columns, the smallest and the largest value of each over the whole pool (its
+scale) are found once and are part of what decides.
+
 The parts of all tables hold the same pairs, so they are joined a chunk of parts at a time: a join
 never holds more than CHUNK_ROWS pairs, and of each file only the columns that are spoken of are
 read. Who decides, asks what if, or tunes a threshold reads this table and nothing else.
@@ -11,15 +14,27 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
 
 from curate.dataset import Dataset
-from curate.query import columns_of, connect, lock, quote, run, select, some_parts_sql, views
+from curate.query import (
+    columns_of,
+    connect,
+    literal,
+    lock,
+    number_sql,
+    quote,
+    run,
+    select,
+    some_parts_sql,
+    views,
+)
 from schemas.configs import Rule
 
+Scales = Mapping[str, tuple[float, float]]  # by column of `pairs`: smallest and largest value
 Columns = dict[str, list[tuple[str, str]]]  # of each table: name and SQL type
 
 CHUNK_ROWS = 1_000_000  # pairs that are joined at once, about: as many as a compacted file holds
@@ -33,10 +48,24 @@ class Evidence:
     con: Any
     columns: Mapping[str, str]  # SQL over a row of `pairs` -> column
     rules: tuple[str, ...]  # their names, for what goes wrong
+    scales: Scales  # of the columns that are blended
 
     def column(self, rule: Rule) -> str:
-        """The column with what this rule looks at."""
-        return self.columns[looked_at(rule)]
+        """SQL of what this rule looks at: a column, or a blend of some."""
+        if rule.blend is None:
+            return self.columns[looked_at(rule)[0]]
+        return " + ".join(
+            f"{number_literal(weight)} * {self.scaled(column)}"
+            for column, weight in sorted(rule.blend.items())
+        )
+
+    def scaled(self, column: str) -> str:
+        """SQL of a column's value from 0 to 1, by its scale."""
+        value, (least, most) = number_sql(self.columns[quote(column)]), self.scales[column]
+        if not least < most:  # known where the value is
+            return f"(({value}) * 0)"
+        by = f"({number_literal(most)} - {number_literal(least)})"
+        return f"((({value}) - {number_literal(least)}) / {by})"
 
     def ask(self, sql: str) -> pa.Table:
         """Rows of a SELECT over `evidence`. Raises ValueError that names the rules."""
@@ -49,12 +78,19 @@ class Evidence:
         return rows[0][0].as_py() if rows.num_rows else None
 
 
-def looked_at(rule: Rule) -> str:
-    """SQL over a row of `pairs`: a rule's value as it is stored, or whether its predicate holds."""
+def looked_at(rule: Rule) -> list[str]:
+    """SQL over a row of `pairs`: a rule's values as they are stored, or whether its predicate
+    holds.
+    """
     if rule.drop_if is None:
-        return quote(str(rule.value))
+        return [quote(column) for column in rule.blend or [str(rule.value)]]
     # TRY: a value that an expression cannot take costs its pair, which is unknown, not the run
-    return f"TRY(CAST(({rule.drop_if}\n) AS BOOLEAN))"
+    return [f"TRY(CAST(({rule.drop_if}\n) AS BOOLEAN))"]
+
+
+def number_literal(value: float) -> str:
+    """SQL of exactly this number, infinities included."""
+    return f"{literal(repr(float(value)))}::DOUBLE"
 
 
 def tables_of(data: Dataset, rules: Sequence[Rule]) -> list[str]:
@@ -99,16 +135,19 @@ def gathered(
     columns: Columns,
     parts: Sequence[int],
     threads: int | None = None,
+    scales: Scales | None = None,
 ) -> Iterator[Evidence]:
     """Evidence of all downloaded pairs of these parts, for the length of the block.
 
-    columns: of `columns_read`. Raises ValueError for a rule over a column that is not there.
+    columns: of `columns_read`. scales: of the pool, where these parts are not all of it; None: of
+    these parts. Raises ValueError for a rule over a column that is not there.
     """
     con = connect(data, threads=threads, only=())
     try:
         lock(con, data)
-        names = {sql: f"x{i}" for i, sql in enumerate(dict.fromkeys(map(looked_at, rules)))}
-        evidence = Evidence(con, names, tuple(r.name for r in rules))
+        spoken = dict.fromkeys(sql for rule in rules for sql in looked_at(rule))
+        names = {sql: f"x{i}" for i, sql in enumerate(spoken)}
+        evidence = Evidence(con, names, tuple(r.name for r in rules), scales or {})
         chosen = ", ".join(["part", "uid", *(f"{sql} AS {name}" for sql, name in names.items())])
         with _said_of(evidence.rules):
             nothing = _joined_sql(con, data, columns, columns, [])
@@ -117,9 +156,20 @@ def gathered(
             for chunk in chunks(data, parts):
                 rows = _joined_sql(con, data, columns, spoken_of, chunk)
                 run(con, f"INSERT INTO evidence SELECT {chosen} FROM ({rows})")
-        yield evidence
+        yield replace(evidence, scales=_scales(evidence, rules)) if scales is None else evidence
     finally:
         con.close()
+
+
+def _scales(evidence: Evidence, rules: Sequence[Rule]) -> dict[str, tuple[float, float]]:
+    """Smallest and largest finite value of every column that is blended; 0 and 0 of none."""
+    found: dict[str, tuple[float, float]] = {}
+    for column in sorted({column for rule in rules for column in rule.blend or ()}):
+        value = number_sql(evidence.columns[quote(column)])
+        known = f"FROM evidence WHERE isfinite({value})"
+        ends = [evidence.one(f"SELECT {end}({value}) {known}") for end in ("min", "max")]
+        found[column] = (float(ends[0] or 0), float(ends[1] or 0))
+    return found
 
 
 def _spoken_of(columns: Columns, rules: Sequence[Rule]) -> Columns:
@@ -159,7 +209,7 @@ def _joined_sql(
 
 
 def _text(rules: Sequence[Rule]) -> str:
-    return " ".join(f"{r.value or ''} {r.drop_if or ''}" for r in rules)
+    return " ".join(" ".join([r.drop_if or "", r.value or "", *(r.blend or ())]) for r in rules)
 
 
 @contextmanager

@@ -16,8 +16,15 @@ import pyarrow as pa
 from curate.claims import Claim, digest
 from curate.dataset import Dataset
 from curate.engine import Stats, Work, run_parts, workers_for
-from curate.evidence import Columns, Evidence, chunks, columns_read, gathered, parts_to_judge
-from curate.query import quote
+from curate.evidence import (
+    Columns,
+    Evidence,
+    Scales,
+    chunks,
+    columns_read,
+    gathered,
+    parts_to_judge,
+)
 from curate.verdicts import PASSES, UNKNOWN, Cuts, cuts_of, kept_count, verdict_sql
 from schemas.configs import Rule, Rules, Workers
 from schemas.tables import DECISIONS, RULES_FAILED
@@ -35,10 +42,10 @@ def filter_pairs(data: Dataset, rules: Sequence[Rule], workers: Workers | int = 
     columns = columns_read(data, rules)
     where = workers_for(data.rows("samples"), workers)
     here = where == 0 or (isinstance(where, Workers) and where.count == 0)
-    tops = any(rule.keep_top is not None for rule in rules)
+    tops = any(rule.keep_top is not None or rule.blend is not None for rule in rules)
     with gathered(data, rules, columns, parts_to_judge(data) if tops else ()) as evidence:
-        cuts = cuts_of(evidence, rules)
-        claims = _claims(data, rules, columns, cuts)
+        cuts, scales = cuts_of(evidence, rules), evidence.scales
+        claims = _claims(data, rules, columns, cuts, scales)
         runs = chunks(data, data.missing(claims))
         # what was gathered for the fractions will do, but a worker elsewhere gathers its own
         ready = evidence if here and tops else None
@@ -48,7 +55,7 @@ def filter_pairs(data: Dataset, rules: Sequence[Rule], workers: Workers | int = 
                 if ready is not None:
                     return _decide(data, runs[run], rules, cuts, claims, ready)
                 threads = None if here else 1
-                with gathered(data, rules, columns, runs[run], threads) as evidence:
+                with gathered(data, rules, columns, runs[run], threads, scales) as evidence:
                     return _decide(data, runs[run], rules, cuts, claims, evidence)
 
             return work
@@ -57,15 +64,18 @@ def filter_pairs(data: Dataset, rules: Sequence[Rule], workers: Workers | int = 
     data.publish(*claims)
 
 
-def _claims(data: Dataset, rules: Sequence[Rule], columns: Columns, cuts: Cuts) -> list[Claim]:
+def _claims(
+    data: Dataset, rules: Sequence[Rule], columns: Columns, cuts: Cuts, scales: Scales
+) -> list[Claim]:
     config = Rules(rules=tuple(rules))
+    state = [cuts, columns, scales] if scales else [cuts, columns]
     return [
         data.claim(
             table,
             config,
             of=("urls", "samples"),
             also=[t for t in columns if t not in ("urls", "samples")],
-            artifact=digest([cuts, columns]),
+            artifact=digest(state),
             revisable=True,
         )
         for table in ("decisions_quality", "rules_failed")
@@ -101,7 +111,7 @@ def _seen_sql(evidence: Evidence, rules: Sequence[Rule], cuts: Cuts) -> str:
     chosen = ["part", "uid"]
     for i, rule in enumerate(rules):
         verdict = verdict_sql(evidence, rule, cuts)
-        value = quote(evidence.column(rule)) if rule.drop_if is None else "NULL"
+        value = evidence.column(rule) if rule.drop_if is None else "NULL"
         chosen += [
             f"{verdict} AS verdict_{i}",
             f"CASE WHEN {verdict} <> {PASSES} THEN CAST({value} AS VARCHAR) END AS value_{i}",

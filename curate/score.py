@@ -27,7 +27,7 @@ from schemas.configs import CaptionerConfig, ScorerConfig, Workers
 
 BATCH = 256  # pairs, where no scorer asks for more at once
 ALIGNMENT = ("clip", "bootstrap", "itm", "tmars")  # whose score depends on caption and image
-WITHOUT_MODEL = ("image_stats", "text_stats", "pii")  # run by the threads ahead
+WITHOUT_MODEL = ("image_stats", "text_stats", "pii", "word_list")  # run by the threads ahead
 
 
 def score(data: Dataset, configs: Sequence[ScorerConfig], workers: Workers | int = 0) -> None:

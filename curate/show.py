@@ -162,10 +162,10 @@ class _Pair:
     def why(self, name: str, value: str | None) -> str:
         """What a rule saw: `scores_clip__clip_score = 0.21; drops below 0.28`."""
         rule: Rule | None = self.rules.get(name)
-        if rule is None or rule.value is None:
+        if rule is None or rule.drop_if is not None:
             seen = "" if value is None else f"value = {measured(value)}"
         else:
-            seen = f"{rule.value} = {measured(value) or 'unknown'}"
+            seen = f"{rule.subject} = {measured(value) or 'unknown'}"
         return "; ".join(t for t in (seen, f"drops {condition(rule)}" if rule else "") if t)
 
     def edges(self, table: str) -> list[Row]:
@@ -261,10 +261,10 @@ class _Pair:
         value = next(
             (measured(r["value"]) for r in self.rows("rules_failed") if r["rule"] == reason), None
         )
-        column = rule.value or rule.drop_if if rule else "value"
+        column = rule.subject if rule else "value"
         if is_unknown(reason):
             return f"quality rule {shown(name)} could not be judged ({column} is unknown)"
-        said = column if rule and rule.value is None else f"{column} = {value}"
+        said = column if rule and rule.drop_if is not None else f"{column} = {value}"
         return f"dropped by quality rule {shown(name)} ({said})"
 
 

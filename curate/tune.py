@@ -13,10 +13,16 @@ from decimal import ROUND_FLOOR, Decimal
 from typing import Literal
 
 from curate.dataset import Dataset
-from curate.evidence import Evidence, columns_read, gathered, parts_to_judge
+from curate.evidence import (
+    Evidence,
+    columns_read,
+    gathered,
+    number_literal,
+    parts_to_judge,
+)
 from curate.query import number_sql
 from curate.reporting.text import number
-from curate.verdicts import cuts_of, kept_count, number_literal, passing_sql
+from curate.verdicts import cuts_of, kept_count, passing_sql
 from schemas.configs import Rule
 
 Of = Literal["pool", "survivors", "recipe"]
@@ -84,7 +90,7 @@ def tune(
 def _place(rules: Sequence[Rule], name: str) -> int:
     for at, rule in enumerate(rules):
         if rule.name == name:
-            if rule.value is None:
+            if rule.drop_if is not None:
                 raise ValueError(f"rule {name!r} is a predicate: it has no threshold to tune")
             return at
     have = ", ".join(rule.name for rule in rules) or "none"
@@ -143,7 +149,7 @@ def _suggestion(
 
 def _threshold_rule(rule: Rule, threshold: float) -> Rule:
     way = "drop_below" if rule.drop_above is None else "drop_above"
-    said = rule.model_dump(include={"name", "value", "of", "fault"})
+    said = rule.model_dump(include={"name", "value", "blend", "of", "fault"})
     return Rule.model_validate(said | {way: threshold})
 
 
@@ -166,7 +172,7 @@ def told(found: Tuned) -> str:
         "recipe": "downloaded pairs, kept by the whole recipe",
     }[found.of]
     lines = [
-        f"{found.rule.name}: {found.rule.value}",
+        f"{found.rule.name}: {found.rule.subject}",
         f"fractions are of {found.n:,} {of}; {found.downloaded:,} pairs were downloaded",
         "",
         f"{'keep':>8}  {way:>20}  {'kept':>12}  {'share':>7}  {'by the recipe':>14}",

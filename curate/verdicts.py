@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
-from curate.evidence import Evidence
+from curate.evidence import Evidence, number_literal
 from curate.query import literal, number_sql
 from schemas.configs import Rule
 
@@ -85,8 +85,3 @@ def _failed(rule: Rule, value: str, cuts: Cuts) -> str:
     if uid is None:
         return f"{value} < {last}"
     return f"({value} < {last} OR ({value} = {last} AND uid > {literal(uid)}))"
-
-
-def number_literal(value: float) -> str:
-    """SQL of exactly this number, infinities included."""
-    return f"{literal(repr(float(value)))}::DOUBLE"

@@ -17,10 +17,13 @@ from schemas.configs import (
     IngestConfig,
     ItmScorer,
     NclScorer,
+    NearReferenceScorer,
     NoiseScorer,
     ScorerConfig,
+    SieveScorer,
     TmarsScorer,
     VisualnessScorer,
+    WordListScorer,
 )
 
 # bytes of one stored image by pixels: JPEG q95 of web photos at 256 px takes about 24 kB
@@ -159,15 +162,19 @@ def embed_dim(model: str) -> int:
     return 512
 
 
-def _model(scorer: ScorerConfig) -> str:
+def _model(scorer: ScorerConfig) -> str:  # noqa: PLR0911 - a menu
     if isinstance(scorer, ClipScorer | VisualnessScorer | TmarsScorer):
         finder = ", text by PP-OCRv6 small" if isinstance(scorer, TmarsScorer) else ""
         return f"{scorer.name}: {scorer.model} {scorer.pretrained or ''}{finder}"
     if isinstance(scorer, ItmScorer):
         return f"{scorer.name}: {scorer.model}"
+    if isinstance(scorer, SieveScorer):
+        return f"{scorer.name}: {scorer.captioner} and {scorer.encoder}"
     if isinstance(scorer, HeadScorer):
         return f"{scorer.name}: {scorer.weights} on the embeddings of {scorer.of}"
-    if isinstance(scorer, NclScorer | NoiseScorer):
+    if isinstance(scorer, WordListScorer):
+        return f"{scorer.name}: the words of {scorer.words}"
+    if isinstance(scorer, NclScorer | NoiseScorer | NearReferenceScorer):
         return f"{scorer.name}: from the embeddings of {scorer.of}"
     if scorer.kind == "bootstrap":
         return f"{scorer.name}: {scorer.folds} small CLIPs, {scorer.steps} steps on the pool itself"

@@ -16,21 +16,25 @@ from schemas.configs import (
     ImageStatsScorer,
     ItmScorer,
     NclScorer,
+    NearReferenceScorer,
     NoiseScorer,
     PiiScorer,
     ScorerConfig,
+    SieveScorer,
     TextStatsScorer,
     TmarsScorer,
     VisualnessScorer,
+    WordListScorer,
 )
 
 
-def scorer(  # noqa: PLR0911 - a menu
+def scorer(  # noqa: PLR0911, PLR0912 - a menu
     config: ScorerConfig, artifact: Path | None = None
 ) -> Scorer:
     """Build the scorer of a config, with its weights loaded.
 
-    artifact: local folder with what a pool-level unit fitted: bootstrap, ncl and noise read one.
+    artifact: local folder with what a pool-level unit fitted: bootstrap, ncl, noise and
+    near_reference read one.
     Raises ValueError where weights cannot be had, naming them and the remedy.
     """
     match config:
@@ -54,6 +58,10 @@ def scorer(  # noqa: PLR0911 - a menu
             from models.scorers.itm import Itm
 
             return Itm(config)
+        case SieveScorer():
+            from models.scorers.sieve import Sieve
+
+            return Sieve(config)
         case VisualnessScorer():
             from models.scorers.visualness import Visualness
 
@@ -74,10 +82,18 @@ def scorer(  # noqa: PLR0911 - a menu
             from models.scorers.tmars import Tmars
 
             return Tmars(config)
+        case NearReferenceScorer():
+            from models.scorers.near_reference import NearReference
+
+            return NearReference(config, artifact)
         case PiiScorer():
             from models.scorers.pii import Pii
 
             return Pii(config)
+        case WordListScorer():
+            from models.scorers.word_list import WordList
+
+            return WordList(config)
         case _:
             assert_never(config)
 

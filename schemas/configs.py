@@ -25,12 +25,15 @@ from schemas.scorers import (
     ImageStatsScorer,
     ItmScorer,
     NclScorer,
+    NearReferenceScorer,
     NoiseScorer,
     PiiScorer,
     ScorerConfig,
+    SieveScorer,
     TextStatsScorer,
     TmarsScorer,
     VisualnessScorer,
+    WordListScorer,
 )
 from schemas.units import (
     AllSelector,
@@ -73,6 +76,7 @@ __all__ = [
     "IngestConfig",
     "ItmScorer",
     "NclScorer",
+    "NearReferenceScorer",
     "NoiseScorer",
     "PerceptualDuplicates",
     "PiiScorer",
@@ -82,11 +86,13 @@ __all__ = [
     "Rules",
     "ScorerConfig",
     "SelectorConfig",
+    "SieveScorer",
     "TextStatsScorer",
     "TmarsScorer",
     "TopSelector",
     "TrainerConfig",
     "VisualnessScorer",
+    "WordListScorer",
     "Workers",
     "ZeroShot",
     "explain",
@@ -218,6 +224,9 @@ class Rule(Config):
 
     name: Name
     value: str | None = None  # column of `pairs`, such as scores_clip__clip_score
+    # or columns with weights: the sum of weight * (x - min) / (max - min), where min and max are of
+    # the pool's known, finite values; a column with one value alone counts 0
+    blend: dict[str, float] | None = Field(None, min_length=1)
     drop_below: float | None = None
     drop_above: float | None = None
     # exactly floor(N * keep_top) of the N known values, ties by uid
@@ -246,12 +255,20 @@ class Rule(Config):
             raise ValueError(f"rule {self.name!r}: datacomp_compat says how keep_top is meant")
         if self.drop_if is not None and re.search(r"\b(select|over)\b", self.drop_if, re.I):
             raise ValueError(f"rule {self.name!r}: drop_if is said of one row: no SELECT, no OVER")
-        if (self.value is None) != (ways == ["drop_if"]):
+        given = [self.value, self.blend]
+        if given.count(None) != (2 if ways == ["drop_if"] else 1):
             raise ValueError(
-                f"rule {self.name!r}: `value` names the column of {ways[0]};"
-                " drop_if names its columns itself"
+                f"rule {self.name!r}: `value` names the column of {ways[0]}, or `blend` several"
+                " with their weights; drop_if names its columns itself"
             )
         return self
+
+    @property
+    def subject(self) -> str:
+        """What its thresholds are of, in words; of a predicate the predicate."""
+        if self.blend is not None:
+            return " + ".join(f"{w:g} * minmax({column})" for column, w in self.blend.items())
+        return str(self.value or self.drop_if)
 
 
 class Rules(Config):
@@ -337,8 +354,12 @@ class CurationConfig(Config):
         subsets = [s.name for s in self.selectors]
         exported = [e.subset for e in self.exports]
         _among("exports.subset", exported, subsets, "selectors")
-        of = [s.of for s in self.scorers if isinstance(s, HeadScorer | NclScorer | NoiseScorer)]
+        of = [s.of for s in self.scorers if isinstance(s, NclScorer | NoiseScorer)]
         _among("scorers.of", of, scorers, "scorers with embeddings")
+        of = [s.of for s in self.scorers if isinstance(s, HeadScorer | NearReferenceScorer)]
+        listed = any(source.format in ("auto", "datacomp") for source in self.ingest)
+        of_images = [*scorers, *(["datacomp"] if listed else [])]  # a list can bring embeddings
+        _among("scorers.of", of, of_images, "scorers with embeddings")
         if self.choose.by is not None:
             _among("choose.by", [self.choose.by], scorers, "alignment scorers")
         if self.ablate is not None:

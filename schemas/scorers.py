@@ -95,6 +95,29 @@ class ItmScorer(Config):
     batch_size: Positive = 32
 
 
+class SieveScorer(Config):
+    """How near the caption comes to what a captioner says of the image: the largest cosine, by a
+    sentence encoder, without phrases such as "a photo of" (Mahmoud et al. 2024, Sieve, section 3).
+    """
+
+    runtime: ClassVar[frozenset[str]] = frozenset({"batch_size"})
+    kind: Literal["sieve"] = "sieve"
+    name: Name = "sieve"
+    # the paper's is BLIP-base before its tuning on COCO, which the hub does not have in this format
+    captioner: str = "Salesforce/blip-image-captioning-base"
+    encoder: str = "sentence-transformers/all-MiniLM-L6-v2"
+    prompt: str = "a picture of"  # BLIP's own, not part of a caption
+    captions: Positive = 8  # of an image; so the next three
+    top_p: float = Field(0.9, gt=0, le=1)
+    min_tokens: int = Field(5, ge=0)  # without the prompt; the released code counts it
+    max_tokens: Positive = 20
+    repetition_penalty: float = Field(1.1, gt=0)  # BLIP's released code, where it samples
+    max_text_tokens: int = Field(256, ge=4)  # that the encoder reads; all-MiniLM-L6-v2's own
+    seed: int = 0
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    batch_size: Positive = 128  # captions at once
+
+
 class VisualnessScorer(Config):
     """How visual a caption is: 1 - cosine of its embedding and that of one image of random pixels
     (TIP-CLIP, section 3; a decision at 0.83 for vanilla CLIP, 0.79 for theirs).
@@ -186,6 +209,26 @@ class TmarsScorer(Config):
     max_lines: Positive = 32  # boxes that are read, the largest: a page of text has hundreds
 
 
+class NearReferenceScorer(Config):
+    """How near an image comes to reference images, by a scorer's stored embeddings: how many of
+    them its k-means cluster holds (DataComp, image-based filtering), and the cosine of the nearest
+    (NormSim-infinity, Wang et al. 2024, section 3.2).
+    """
+
+    pixels: ClassVar[bool] = False
+    runtime: ClassVar[frozenset[str]] = frozenset({"refit"})
+    kind: Literal["near_reference"] = "near_reference"
+    name: Name = "near_reference"
+    of: Name = "clip"  # whose embeddings; datacomp: those beside DataComp's metadata
+    references: str  # .npy or .safetensors, (n, d): the same model's embeddings of other images
+    clusters: int | None = Field(None, ge=1)  # None: round(sqrt(N)), at most DataComp's 100 000
+    iterations: Positive = 20  # DataComp's
+    train_rows: Positive = 256_000  # k-means is fitted on a sample by hash(seed, uid)
+    similarity: bool = True  # False: no reference_similarity, which costs n products a pair
+    seed: int = 0
+    refit: Literal["every_version", "frozen"] = "every_version"
+
+
 class PiiScorer(Config):
     """Personal data in captions: e-mail and IP addresses, phone numbers."""
 
@@ -195,17 +238,34 @@ class PiiScorer(Config):
     region: str | None = None  # whose national phone numbers count, such as DE; None: only +49 ...
 
 
+class WordListScorer(Config):
+    """Which entries of a list occur in the caption as whole words: names of classes, metadata
+    (MetaCLIP, Xu et al. 2024, section 3.1: substring matching between spaces).
+    """
+
+    pixels: ClassVar[bool] = False
+    kind: Literal["word_list"] = "word_list"
+    name: Name  # such as imagenet21k
+    words: str  # text file, one entry a line; a line that begins with # is a comment
+    ignore_case: bool = True
+    # characters that are words of their own; MetaCLIP's. "": between white space alone
+    split_off: str = ",.;:?!`"
+
+
 ScorerConfig = Annotated[
     ClipScorer
     | BootstrapScorer
     | ImageStatsScorer
     | TextStatsScorer
     | ItmScorer
+    | SieveScorer
     | VisualnessScorer
     | HeadScorer
     | NclScorer
     | NoiseScorer
+    | NearReferenceScorer
     | TmarsScorer
-    | PiiScorer,
+    | PiiScorer
+    | WordListScorer,
     Field(discriminator="kind"),
 ]

@@ -117,6 +117,12 @@ SCORES: Mapping[str, pa.Schema] = {
             pa.field("text_overlap", pa.float32()),
         ]
     ),
+    "sieve": pa.schema(
+        [
+            pa.field("sieve", pa.float32()),  # the largest cosine with a generated caption, -1..1
+            pa.field("sieve_caption", pa.string()),  # that caption
+        ]
+    ),
     "visualness": pa.schema([pa.field("visualness", pa.float32())]),  # 0..2
     "head": pa.schema([pa.field("value", pa.float32())]),
     "ncl": pa.schema([pa.field("ncl_score", pa.float32())]),  # higher is better, at most about 0
@@ -126,11 +132,23 @@ SCORES: Mapping[str, pa.Schema] = {
             pa.field("noise_prob", pa.float32()),  # 0..1, never falls as the loss grows
         ]
     ),
+    "near_reference": pa.schema(
+        [
+            pa.field("near_reference", pa.int32()),  # reference images in the image's cluster
+            pa.field("reference_similarity", pa.float32()),  # cosine to the nearest one, -1..1
+        ]
+    ),
     "pii": pa.schema(
         [
             pa.field("emails", pa.int32()),
             pa.field("phones", pa.int32()),
             pa.field("ip_addresses", pa.int32()),
+        ]
+    ),
+    "word_list": pa.schema(
+        [
+            pa.field("words_found", pa.int32()),  # entries of the list that occur
+            pa.field("words", pa.list_(pa.string())),  # these, as the list has them
         ]
     ),
     "datacomp": pa.schema(

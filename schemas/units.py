@@ -20,6 +20,7 @@ class HfCaptioner(Config):
     model: str  # such as Salesforce/blip-image-captioning-base
     prompt: str = ""  # such as "a picture of"
     num_captions: Positive = 1
+    min_new_tokens: int = Field(0, ge=0)
     max_new_tokens: Positive = 30
     top_p: float | None = Field(0.9, gt=0, le=1)  # nucleus sampling (BLIP CapFilt); None: beams
     num_beams: Positive = 1

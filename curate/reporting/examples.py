@@ -94,7 +94,7 @@ def _of_rule(
     order = _DRAW.format("f")
     sql = f"SELECT uid, value FROM rules_failed f WHERE rule = ? ORDER BY {order} LIMIT {count:d}"
     failed = query.select(con, sql, [name]).to_pylist()
-    if rule is not None and rule.value is not None:
+    if rule is not None and rule.drop_if is None:
         failed.sort(key=_value)
     dropped = [Example(row["uid"], measured(row["value"]) or "") for row in failed]
     return RuleExamples(name, rule, 0, 0, dropped, _passing(con, data, rule, count))

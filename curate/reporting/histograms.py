@@ -90,7 +90,7 @@ def histograms(
     con: of `query.connect`. Two scans of each column; memory does not grow with the pool.
     """
     numeric = {c: kind for t in tables for c, kind in _numeric(con, t).items()}
-    texts = [f"{rule.value or ''} {rule.drop_if or ''}" for rule in rules]
+    texts = [rule.subject for rule in rules]
     used = [c for text in texts for c in numeric if re.search(rf"\b{re.escape(c)}\b", text)]
     drawn = list(dict.fromkeys(used)) or _main(numeric, tables)
     found = (

@@ -83,11 +83,11 @@ def is_unknown(reason: str) -> bool:
 def condition(rule: Rule) -> str:
     """What a rule drops, in words: `scores_clip__clip_score below 0.28`."""
     if rule.drop_below is not None:
-        return f"{rule.value} below {number(rule.drop_below)}"
+        return f"{rule.subject} below {number(rule.drop_below)}"
     if rule.drop_above is not None:
-        return f"{rule.value} above {number(rule.drop_above)}"
+        return f"{rule.subject} above {number(rule.drop_above)}"
     if rule.keep_top is not None:
-        return f"{rule.value} not in the top {100 * rule.keep_top:g} % of the {rule.of}"
+        return f"{rule.subject} not in the top {100 * rule.keep_top:g} % of the {rule.of}"
     return str(rule.drop_if)
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from models.clip import precision_of
 from schemas.configs import HfCaptioner
 
 MAX_ERROR = 200  # characters
 
 
-def load(config: HfCaptioner) -> tuple[Any, Any, Any]:
+def load(config: HfCaptioner, precision: str = "auto") -> tuple[Any, Any, Any]:
     """Model in eval mode, processor, tokenizer. Raises ValueError with the name and the remedy."""
     import torch
     from transformers import (
@@ -19,8 +20,9 @@ def load(config: HfCaptioner) -> tuple[Any, Any, Any]:
         AutoTokenizer,
     )
 
-    on_gpu = torch.cuda.is_available()
-    dtype = torch.bfloat16 if on_gpu and torch.cuda.is_bf16_supported() else torch.float32
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    types = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+    dtype = types[precision_of(precision, device)]
     try:
         model = AutoModelForImageTextToText.from_pretrained(
             config.model, dtype=dtype, trust_remote_code=False
@@ -37,7 +39,7 @@ def load(config: HfCaptioner) -> tuple[Any, Any, Any]:
             "of a folder that `save_pretrained` wrote, with the model and its processor"
         ) from error
     tokenizer.padding_side = "left"  # what is generated must follow the prompt
-    return model.to("cuda" if on_gpu else "cpu").eval(), processor, tokenizer
+    return model.to(device).eval(), processor, tokenizer
 
 
 def prompt_of(processor: Any, prompt: str) -> str:

@@ -29,10 +29,10 @@ class UnpreparedError(ValueError):
 class Hf:
     """Nucleus sampling where `top_p` is set (BLIP's CapFilt), else beams."""
 
-    def __init__(self, config: HfCaptioner) -> None:
+    def __init__(self, config: HfCaptioner, precision: str = "auto") -> None:
         _check(config)
         self.config = config
-        self.model, self.processor, self.tokenizer = load(config)
+        self.model, self.processor, self.tokenizer = load(config, precision)
         self.prompt = prompt_of(self.processor, config.prompt)
         each = config.num_captions if config.top_p is not None else 1
         self.rows = max(1, config.batch_size // each)  # images of one batch
@@ -72,9 +72,10 @@ class Hf:
         images = [
             fromarray(over_white(image)) for row in rows if (image := batch.images[row]) is not None
         ]
+        copies = 1
         how: dict[str, Any] = {"num_beams": config.num_beams, "num_return_sequences": each}
         if config.top_p is not None:
-            images = [image for image in images for _ in range(each)]
+            copies = each
             seeds = [
                 seed_of(config.seed, batch.uids[row], index)
                 for row in rows
@@ -84,11 +85,12 @@ class Hf:
                 "num_beams": 1,
                 "logits_processor": LogitsProcessorList([GumbelSampling(seeds, config.top_p)]),
             }
-        inputs = self._inputs(images)
+        inputs = self._inputs(images, copies)
         with torch.inference_mode():
             out = self.model.generate(
                 **inputs,
                 do_sample=False,
+                min_new_tokens=config.min_new_tokens or None,
                 max_new_tokens=config.max_new_tokens,
                 repetition_penalty=config.repetition_penalty,
                 **how,
@@ -96,13 +98,22 @@ class Hf:
         texts = [self._text(ids) for ids in _without_prompt(out, inputs.get("input_ids"))]
         return [texts[start : start + each] for start in range(0, len(texts), each)]
 
-    def _inputs(self, images: list[Any]) -> dict[str, Any]:
+    def _inputs(self, images: list[Any], copies: int) -> dict[str, Any]:
+        """What the model takes, each image `copies` times."""
+        inputs = self._prepared(images)
+        if copies > 1:
+            if all(len(value) == len(images) for value in inputs.values()):  # a row is an image
+                inputs = {n: value.repeat_interleave(copies, dim=0) for n, value in inputs.items()}
+            else:
+                inputs = self._prepared([image for image in images for _ in range(copies)])
+        return {name: self._place(value) for name, value in inputs.items()}
+
+    def _prepared(self, images: list[Any]) -> dict[str, Any]:
         text = {"text": [self.prompt] * len(images), "padding": True} if self.prompt else {}
         try:
-            inputs = self.processor(images=images, return_tensors="pt", **text)
+            return dict(self.processor(images=images, return_tensors="pt", **text))
         except (ValueError, TypeError, RuntimeError, ZeroDivisionError) as error:
             raise UnpreparedError(str(error)) from error
-        return {name: self._place(value) for name, value in inputs.items()}
 
     def _place(self, value: Tensor) -> Tensor:
         return value.to(self.model.device, self.model.dtype if value.is_floating_point() else None)

@@ -17,10 +17,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from models.base import Batch, Columns
-from models.scorers.pairs import Array, column, one_line, spread
+from models.scorers.pairs import Array, one_line, spread
+from models.scorers.stored import directions
 from schemas.configs import HeadScorer
 
 # 0.weight, layers.0.weight, and weight alone for a head of one layer
@@ -37,32 +36,17 @@ class Head:
         self.dim = int(self.layers[0][0].shape[1])
 
     def __call__(self, batch: Batch) -> Columns:
-        embeddings, rows, errors = self._embeddings(batch)
+        expected = (
+            f"the head in {self.config.weights} expects {self.dim}; set `of` to a scorer with the "
+            "model that the head was trained on"
+        )
+        embeddings, rows, errors = directions(
+            batch, self.config.name, self.config.of, self.dim, expected
+        )
         values = [value if math.isfinite(value) else None for value in self._values(embeddings)]
         for row, value in zip(rows, values, strict=True):
             errors[row] = None if value is not None else "the head gives no finite value"
         return {"value": spread(values, rows, len(batch)), "error": errors}
-
-    def _embeddings(self, batch: Batch) -> tuple[Array, list[int], list[str | None]]:
-        """L2-normalised float32 (m, d), the rows that have them, and the errors of the others."""
-        of, stored = self.config.of, column(batch, "image_emb", self.config.name)
-        there = [row for row, embedding in enumerate(stored) if embedding is not None]
-        found = np.array([stored[row] for row in there], np.float32)
-        found = found if there else np.empty((0, self.dim), np.float32)
-        if found.shape[1] != self.dim:
-            raise ValueError(
-                f"scorer {self.config.name}: embeddings of scorer {of} have {found.shape[1]} "
-                f"values, the head in {self.config.weights} expects {self.dim}; set `of` to a "
-                "scorer with the model that the head was trained on"
-            )
-        errors: list[str | None] = [
-            f"not scored by {of}: {reason or 'no embedding'}" for reason in batch.image_errors
-        ]
-        good: Array = np.logical_and(np.isfinite(found).all(axis=1), found.any(axis=1))
-        for row in there:
-            errors[row] = f"the embedding of {of} is no direction"
-        rows = [row for row, is_good in zip(there, good, strict=True) if is_good]
-        return found[good] / np.linalg.norm(found[good], axis=1, keepdims=True), rows, errors
 
     def _values(self, embeddings: Array) -> list[float]:
         """(m,) of L2-normalised (m, d)."""

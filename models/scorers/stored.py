@@ -43,6 +43,32 @@ def pairs_at(batch: Batch, rows: Sequence[int], name: str) -> Pairs:
     )
 
 
+def directions(
+    batch: Batch, name: str, of: str, dim: int, expected: str
+) -> tuple[Array, list[int], list[str | None]]:
+    """Stored image embeddings, L2-normalised float32 (m, d), the rows that have them, and the
+    errors of the others.
+
+    expected: who expects vectors of length `dim`, and what to do where they have another.
+    """
+    stored = column(batch, "image_emb", name)
+    there = [row for row, embedding in enumerate(stored) if embedding is not None]
+    found = np.array([stored[row] for row in there], np.float32)
+    found = found if there else np.empty((0, dim), np.float32)
+    if found.shape[1] != dim:
+        raise ValueError(
+            f"scorer {name}: embeddings of scorer {of} have {found.shape[1]} values, {expected}"
+        )
+    errors: list[str | None] = [
+        f"not scored by {of}: {reason or 'no embedding'}" for reason in batch.image_errors
+    ]
+    good: Array = np.logical_and(np.isfinite(found).all(axis=1), found.any(axis=1))
+    for row in there:
+        errors[row] = f"the embedding of {of} is no direction"
+    rows = [row for row, is_good in zip(there, good, strict=True) if is_good]
+    return found[good] / np.linalg.norm(found[good], axis=1, keepdims=True), rows, errors
+
+
 def losses(
     batch: Batch, references: References, temperature: float, name: str, of: str
 ) -> tuple[list[float | None], list[str | None]]:

@@ -187,7 +187,7 @@ def test_a_change_replaces_one_way_by_another(tmp_path: Path):
     [
         ("low", "write RULE.KNOB=VALUE, such as low_clip.drop_below=0.3"),
         ("high.drop_below=1", "the recipe has no rule 'high', only low"),
-        ("low.threshold=1", "a rule has no knob 'threshold', only value, drop_below"),
+        ("low.threshold=1", "a rule has no knob 'threshold', only value, blend, drop_below"),
         ("low.name=b", "a rule has no knob 'name'"),
         ("low.drop_below=much", "drop_below: Input should be a valid number.*much"),
         ("low.keep_top=2", "keep_top: Input should be less than or equal to 1"),

@@ -31,27 +31,18 @@ def columns(config: CurationConfig) -> set[str]:
 
 def spoken_of(config: CurationConfig) -> set[str]:
     """All columns that its rules, its deduplication and its selectors name."""
-    texts = [text for rule in config.rules for text in (rule.value, rule.drop_if)]
+    texts = [text for rule in config.rules for text in (rule.subject, rule.drop_if)]
     texts += [config.dedup.keep_by if config.dedup else None]
     texts += [getattr(selector, "by", None) for selector in config.selectors]
     return {"__".join(found) for text in texts if text for found in COLUMN.findall(text)}
 
 
 def test_the_baselines_are_there():
-    """DataComp's that need no other data, ALIGN, DFN, negCLIPLoss, T-MARS, and where to start."""
+    """DataComp's, ALIGN, DFN, negCLIPLoss, Sieve, T-MARS, and where to start."""
     assert {name(path) for path in RECIPES} >= {
-        *(
-            "align",
-            "cc3m",
-            "datacomp",
-            "demo",
-            "dfn",
-            "ncl",
-            "recommended",
-            "recommended_gpu",
-            "tmars",
-        ),
-        *("datacomp/basic", "datacomp/laion2b", "datacomp/no_filter"),
+        *("align", "cc3m", "datacomp", "demo", "dfn", "ncl", "recommended", "recommended_gpu"),
+        *("datacomp/basic", "datacomp/laion2b", "datacomp/no_filter", "sieve", "tmars"),
+        *("datacomp/text_based", "datacomp/image_based", "datacomp/image_based_and_clip"),
     }
 
 
@@ -91,3 +82,10 @@ def test_the_rules_are_those_of_their_papers():
     assert laion.drop_below == 0.28
     assert load_config(CONFIGS / "dfn.yaml").rules[0].keep_top == 0.15
     assert load_config(CONFIGS / "tmars.yaml").rules[0].keep_top == 0.5
+    (fused,) = load_config(CONFIGS / "sieve.yaml").rules
+    assert fused.blend is not None
+    assert (sorted(fused.blend.values()), fused.keep_top) == ([0.5, 0.5], 0.2)
+    image = load_config(CONFIGS / "datacomp/image_based.yaml")
+    both = load_config(CONFIGS / "datacomp/image_based_and_clip.yaml")
+    assert both.scorers == image.scorers
+    assert both.rules == (*image.rules, l14)
