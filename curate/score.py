@@ -27,7 +27,7 @@ from schemas.configs import CaptionerConfig, ScorerConfig, Workers
 
 BATCH = 256  # pairs, where no scorer asks for more at once
 ALIGNMENT = ("clip", "bootstrap", "itm")  # kinds whose score depends on the caption and the image
-WITHOUT_MODEL = ("image_stats", "text_stats", "pii")  # run by the threads ahead
+WITHOUT_MODEL = ("image_stats", "faces", "text_stats", "pii")  # run by the threads ahead, on CPU
 
 
 def score(data: Dataset, configs: Sequence[ScorerConfig], workers: Workers | int = 0) -> None:

@@ -84,6 +84,14 @@ SCORES: Mapping[str, pa.Schema] = {
             pa.field("transparency", pa.float32()),  # share of stored pixels that are not opaque
         ]
     ),
+    "faces": pa.schema(
+        [
+            pa.field("faces", pa.int32()),  # how many
+            pa.field("largest_face", pa.float32()),  # its share of the image's area; 0 without one
+            # [[left, top, right, bottom], ...] from 0 to 1 of the stored image, largest first
+            pa.field("face_boxes", pa.list_(pa.list_(pa.float32()))),
+        ]
+    ),
     "text_stats": pa.schema(
         [
             pa.field("characters", pa.int32()),
