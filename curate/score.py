@@ -2,9 +2,9 @@
 
 One pass: a worker reads a part's images by byte range, decodes them once and runs every scorer on
 the same pixels; no scorer that looks at pixels, no decoding. Threads ahead of the model read,
-decode, bring the pixels to the model's size (a scorer's `prepare`) and run the scorers that have no
-model. Scorers with `of` follow, from the tables of others. Nothing is dropped: a pair that a scorer
-cannot score is a row of nulls with an `error`.
+decode, bring the pixels to the model's size (a scorer's `prepare`), look at the files (its `peek`)
+and run the scorers that have no model. Scorers with `of` follow, from the tables of others. Nothing
+is dropped: a pair that a scorer cannot score is a row of nulls with an `error`.
 """
 
 from __future__ import annotations
@@ -133,6 +133,11 @@ def _reader(
             f"{config.name}__prepared": scorer.prepare
             for config, _, scorer in units
             if hasattr(scorer, "prepare")
+        },
+        peek={
+            f"{config.name}__peeked": scorer.peek
+            for config, _, scorer in units
+            if hasattr(scorer, "peek")
         },
     )
 

@@ -16,6 +16,7 @@ from schemas.base import Config, Name, Positive
 class ClipScorer(Config):
     """Cosine of an open_clip model's image and text embeddings (CLIPScore without its factor)."""
 
+    version: ClassVar[int] = 2  # image_emb of images whose caption is empty
     runtime: ClassVar[frozenset[str]] = frozenset({"batch_size"})
     kind: Literal["clip"] = "clip"
     name: Name = "clip"
@@ -65,6 +66,7 @@ class BootstrapScorer(Config):
 class ImageStatsScorer(Config):
     """What the pixels say without a model."""
 
+    version: ClassVar[int] = 2  # jpeg_quality
     kind: Literal["image_stats"] = "image_stats"
     name: Name = "image_stats"
 
@@ -128,15 +130,17 @@ class VisualnessScorer(Config):
 
 
 class HeadScorer(Config):
-    """A linear or MLP head on a scorer's stored image embeddings, from a safetensors file: LAION's
-    aesthetic predictor (activation none), an NSFW or a watermark head, your own.
+    """A linear or MLP head on a scorer's stored image embeddings: LAION's aesthetic predictors as
+    they are published (activation none), an NSFW or a watermark head, your own.
     """
 
     pixels: ClassVar[bool] = False
     kind: Literal["head"] = "head"
     name: Name  # such as aesthetic
     of: Name = "clip"  # whose embeddings
-    weights: str  # safetensors with layers `0.weight`, `0.bias`, `2.weight` ... in this order
+    # safetensors, or a state dict of torch (.pth), with layers `0.weight`, `0.bias`, `2.weight` ...
+    # in this order, whatever stands before the numbers
+    weights: str
     activation: Literal["none", "relu", "gelu", "sigmoid"] = "relu"  # between layers
     output: Literal["none", "sigmoid"] = "none"
 

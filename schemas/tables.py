@@ -82,6 +82,9 @@ SCORES: Mapping[str, pa.Schema] = {
             pa.field("mean_g", pa.float32()),
             pa.field("mean_b", pa.float32()),
             pa.field("transparency", pa.float32()),  # share of stored pixels that are not opaque
+            # 1..100 as libjpeg counts, of the original: null where that is no JPEG, and where the
+            # stored file is not the bytes that came (by their sha256) but our own encoder's
+            pa.field("jpeg_quality", pa.int16()),
         ]
     ),
     "faces": pa.schema(
