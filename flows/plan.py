@@ -167,6 +167,8 @@ def _model(scorer: ScorerConfig) -> str:
         return f"{scorer.name}: {scorer.weights} on the embeddings of {scorer.of}"
     if isinstance(scorer, NclScorer | NoiseScorer):
         return f"{scorer.name}: from the embeddings of {scorer.of}"
+    if scorer.kind == "faces":
+        return f"{scorer.name}: libfacedetection at {scorer.detector_side} px, on the CPU"
     if scorer.kind == "bootstrap":
         return f"{scorer.name}: {scorer.folds} small CLIPs, {scorer.steps} steps on the pool itself"
     return f"{scorer.name}: no model"

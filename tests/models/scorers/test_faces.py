@@ -41,8 +41,8 @@ def test_faces_of_any_size_are_found_where_they_were_pasted(scorer, ground, heig
 
 def test_each_of_several_faces_has_its_box_the_largest_first(scorer, batch_of):
     """Two faces of a picture are two boxes, by size."""
-    picture, large = pasted(photo("gravel"), 80, 90, 140)
-    picture, small = pasted(picture, 32, 210, 60)
+    picture, large = pasted(photo("gravel"), 80, 165, 140)
+    picture, small = pasted(picture, 32, 45, 60)
     columns = scorer(batch_of(["a"], [picture]))
     assert columns["faces"] == [2]
     first, second = columns["face_boxes"][0]
