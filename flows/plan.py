@@ -158,7 +158,7 @@ def embed_dim(model: str) -> int:
     return 512
 
 
-def _model(scorer: ScorerConfig) -> str:
+def _model(scorer: ScorerConfig) -> str:  # noqa: PLR0911 - a line for each
     if isinstance(scorer, ClipScorer | VisualnessScorer):
         return f"{scorer.name}: {scorer.model} {scorer.pretrained or ''}"
     if isinstance(scorer, ItmScorer):
