@@ -5,6 +5,10 @@
     out/sizes.json         {"00000000.tar": 1000, ...}, for open_clip and DataComp's resharder
     out/.curate            what this folder was made from
 
+With `blur_faces`, images in which that scorer found faces are encoded anew with these blurred, the
+others are copied as ever; `faces_blurred` of the .json and the sidecar says how many, null where
+nobody knows.
+
 1. Plan: one DuckDB join and sort puts the pairs in the order of sha256(seed + NUL + key), cut into
    shards. The order depends on seed and pairs alone; neither parts nor workers change a byte.
 2. Each shard is a unit of work: its images are read by byte range, source tar by source tar.
@@ -31,6 +35,7 @@ from curate import storage, tars
 from curate.claims import digest
 from curate.dataset import Dataset
 from curate.engine import Stats, Work, run_parts
+from curate.faceless import BLURRED, OF_BLURRING, faceless, faces_sql, refuse_unknown
 from curate.query import connect, draw_sql, quote
 from curate.shards import read_bytes
 from schemas.configs import ExportConfig, Workers
@@ -40,7 +45,7 @@ _OURS = re.compile(r"^\d{8}\.(tar|parquet)$")
 _LEFTOVER = re.compile(r"\.\d+\.tmp$")  # of a run that was killed
 _PLAN = """
 SELECT s.key, s.uid, u.url, u.caption, s.captions, p.status, p.width, p.height,
-       p.original_width, p.original_height, p.exif, p.sha256, p.shard, p.offset, p.size
+       p.original_width, p.original_height, p.exif, p.sha256, p.shard, p.offset, p.size{boxes}
 FROM (
   SELECT uid, captions, CASE WHEN n = 1 THEN uid ELSE concat(uid, '-', j) END AS key
   FROM (SELECT *, unnest(range(n)) AS j FROM (
@@ -48,6 +53,7 @@ FROM (
 ) s
 LEFT JOIN urls u ON u.uid = s.uid
 LEFT JOIN samples p ON p.uid = s.uid
+{faces}
 ORDER BY {draw}, s.key
 """
 _CAPTIONS = pa.list_(pa.struct([pa.field("text", pa.string()), pa.field("weight", pa.float32())]))
@@ -81,20 +87,23 @@ def export(data: Dataset, config: ExportConfig, workers: Workers | int = 0) -> s
     """Write the shards of one subset; returns their folder.
 
     A weight of 2 or more repeats a pair floor(weight) times as `{uid}-{j}`. Raises ValueError where
-    there is no such subset, where a pair of it has no image, or where the folder holds files that
-    are not ours.
+    there is no such subset, where a pair of it has no image or no known faces, or where the folder
+    holds files that are not ours.
     """
-    table = f"subset_{config.subset}"
-    data.parts(table)
+    tables = [f"subset_{config.subset}", "urls", "samples"]
+    data.parts(tables[0])
+    if config.blur_faces is not None:
+        tables.append(f"scores_{config.blur_faces}")
+        data.parts(tables[-1])
     target = Target(
         config.out or f"{str(data.root).rstrip('/')}/exports/{config.subset}",
         _options(data, config),
     )
     state = digest(
         [
-            config.model_dump(exclude={"out"}),
+            config.model_dump(exclude={"out", *(OF_BLURRING if not config.blur_faces else ())}),
             config.version,
-            data.fingerprint([table, "urls", "samples"]),
+            data.fingerprint(tables),
         ]
     )
     fs, path = target.open()
@@ -106,7 +115,10 @@ def export(data: Dataset, config: ExportConfig, workers: Workers | int = 0) -> s
     have = set(storage.names(fs, path))
     missing = [p for p in range(len(sizes)) if not {f"{p:08d}.tar", f"{p:08d}.parquet"} <= have]
     run_parts(
-        lambda: _writer(data, plan, target), missing, workers, label=f"export {config.subset}"
+        lambda: _writer(data, plan, target, config),
+        missing,
+        workers,
+        label=f"export {config.subset}",
     )
     storage.replace(fs, f"{path}/sizes.json", json.dumps(sizes, indent=1).encode())
     data.fs.rm(plan, recursive=True)
@@ -160,10 +172,14 @@ def _state(fs: fsspec.AbstractFileSystem, path: str) -> str:
 def write_plan(data: Dataset, config: ExportConfig, folder: Path) -> None:
     """One parquet file per shard, its rows and where their images lie, and all shards' sizes."""
     draw = draw_sql(config.seed, "s.key")
-    sql = _PLAN.format(subset=quote(f"subset_{config.subset}"), draw=draw)
+    subset, faces = quote(f"subset_{config.subset}"), faces_sql(config)
+    boxes = ", f.face_boxes" if faces else ""
+    sql = _PLAN.format(subset=subset, draw=draw, boxes=boxes, faces=faces)
     con = connect(data)
     sizes: dict[str, int] = {}
     try:
+        if faces and config.unknown_faces == "refuse":
+            refuse_unknown(con, config)
         reader = con.sql(sql).to_arrow_reader(config.shard_rows)
         for shard, rows in enumerate(_cut(reader, config.shard_rows)):
             _refuse_without_image(rows, config.subset)
@@ -205,9 +221,10 @@ def _refuse_without_image(rows: pa.Table, subset: str) -> None:
 # ---------------------------------------------------------------------------------------- one shard
 
 
-def _writer(data: Dataset, plan: str, target: Target) -> Work:
+def _writer(data: Dataset, plan: str, target: Target, config: ExportConfig) -> Work:
     """`work(shard)` for one worker."""
     fs, path = target.open()
+    schema = SIDECAR if config.blur_faces is None else SIDECAR.append(BLURRED)
 
     def work(shard: int) -> Stats:
         rows = pq.read_table(pa.BufferReader(data.fs.cat_file(f"{plan}/{shard:08d}.parquet")))
@@ -215,9 +232,9 @@ def _writer(data: Dataset, plan: str, target: Target) -> Work:
             _record(row) for row in rows.drop_columns(["shard", "offset", "size"]).to_pylist()
         ]
         with storage.writing(fs, f"{path}/{shard:08d}.tar") as stream:
-            written = write_tar(stream, _with_images(data, rows, records))
+            written = write_tar(stream, _with_images(data, rows, records, config.blur_quality))
         sink = pa.BufferOutputStream()
-        pq.write_table(pa.Table.from_pylist(records, SIDECAR), sink, compression="zstd")
+        pq.write_table(pa.Table.from_pylist(records, schema), sink, compression="zstd")
         storage.replace(fs, f"{path}/{shard:08d}.parquet", sink.getvalue())
         return {"rows": len(records), "bytes": written}
 
@@ -232,24 +249,30 @@ def _record(row: dict[str, Any]) -> dict[str, Any]:
     if not variants:
         variants = [{"text": row["caption"] or "", "weight": 1.0}]
     best = max(variants, key=lambda c: c["weight"] if c["weight"] is not None else 0.0)
-    return {**row, "captions": variants, "caption": best["text"]}
+    record = {**row, "captions": variants, "caption": best["text"]}
+    if "face_boxes" in row:
+        boxes = record.pop("face_boxes")
+        record["faces_blurred"] = None if boxes is None else len(boxes)
+    return record
 
 
 def _with_images(
-    data: Dataset, rows: pa.Table, records: list[dict[str, Any]]
+    data: Dataset, rows: pa.Table, records: list[dict[str, Any]], quality: int
 ) -> Iterator[tuple[dict[str, Any], bytes]]:
     for begin in range(0, len(records), CHUNK):
         chunk = rows.slice(begin, CHUNK)
         sizes = chunk["size"].to_pylist()
-        for record, image, size in zip(
-            records[begin : begin + CHUNK], read_bytes(data, chunk), sizes, strict=True
+        boxes = chunk["face_boxes"].to_pylist() if "face_boxes" in chunk.column_names else []
+        some = records[begin : begin + CHUNK]
+        for record, image, size, faces in zip(
+            some, read_bytes(data, chunk), sizes, boxes or [None] * len(some), strict=True
         ):
             if image is None or len(image) != size:
                 raise ValueError(
                     f"pair {record['uid']}: its image tar is shorter than `samples` says; download "
                     "its part again"
                 )
-            yield record, image
+            yield record, faceless(record["uid"], image, faces, suffix(image), quality)
 
 
 def write_tar(stream: BinaryIO, samples: Iterator[tuple[dict[str, Any], bytes]]) -> int:

@@ -2,9 +2,9 @@
 
 One pass: a worker reads a part's images by byte range, decodes them once and runs every scorer on
 the same pixels; no scorer that looks at pixels, no decoding. Threads ahead of the model read,
-decode, bring the pixels to the model's size (a scorer's `prepare`) and run the scorers that have no
-model. Scorers with `of` follow, from the tables of others. Nothing is dropped: a pair that a scorer
-cannot score is a row of nulls with an `error`.
+decode, bring the pixels to the model's size (a scorer's `prepare`), look at the files (its `peek`)
+and run the scorers that have no model. Scorers with `of` follow, from the tables of others. Nothing
+is dropped: a pair that a scorer cannot score is a row of nulls with an `error`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from schemas.configs import CaptionerConfig, ScorerConfig, Workers
 
 BATCH = 256  # pairs, where no scorer asks for more at once
 ALIGNMENT = ("clip", "bootstrap", "itm", "tmars")  # whose score depends on caption and image
-WITHOUT_MODEL = ("image_stats", "text_stats", "pii", "word_list")  # run by the threads ahead
+# run by the threads ahead, on CPU
+WITHOUT_MODEL = ("image_stats", "faces", "text_stats", "pii", "word_list")
 
 
 def score(data: Dataset, configs: Sequence[ScorerConfig], workers: Workers | int = 0) -> None:
@@ -133,6 +134,11 @@ def _reader(
             f"{config.name}__prepared": scorer.prepare
             for config, _, scorer in units
             if hasattr(scorer, "prepare")
+        },
+        peek={
+            f"{config.name}__peeked": scorer.peek
+            for config, _, scorer in units
+            if hasattr(scorer, "peek")
         },
     )
 

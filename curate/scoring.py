@@ -62,13 +62,14 @@ def to_table(batch: Batch, columns: Columns, kind: str) -> pa.Table:
     arrays = []
     for field in schema:
         if field.name in embeddings:
-            arrays.append(_lists(embeddings[field.name], columns["error"]))
+            arrays.append(_lists(embeddings[field.name]))
         else:
             arrays.append(pa.array(columns[field.name], field.type, from_pandas=True))
     return pa.table(arrays, schema=schema)
 
 
-def _lists(array: np.ndarray[Any, Any], errors: Sequence[str | None]) -> pa.Array:
+def _lists(array: np.ndarray[Any, Any]) -> pa.Array:
+    """Null where a row has not one number: an image without a caption has its embedding still."""
     values = pa.array(np.ascontiguousarray(array, np.float16).reshape(-1), pa.float16())
-    mask = pa.array([e is not None for e in errors], pa.bool_())
+    mask = pa.array(np.isnan(array).all(axis=1), pa.bool_())
     return pa.FixedSizeListArray.from_arrays(values, array.shape[1], mask=mask)

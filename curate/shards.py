@@ -88,7 +88,8 @@ class Reader:
 
     keep: which rows of the part; None: all that were downloaded. columns: more columns, aligned
     with the part's rows. decode: whether anyone looks at pixels. prepare: column -> what is made of
-    each image's pixels in the thread that decoded it.
+    each image's pixels in the thread that decoded it. peek: column -> what is read from the file
+    that they were decoded from, likewise.
     """
 
     def __init__(
@@ -100,8 +101,10 @@ class Reader:
         columns: Mapping[str, list[Any]] | None = None,
         decode: bool = True,
         prepare: Mapping[str, Callable[[Image], Any]] | None = None,
+        peek: Mapping[str, Callable[[bytes], Any]] | None = None,
     ) -> None:
-        self.data, self.decode, self.prepare = data, decode, prepare or {}
+        self.data, self.decode = data, decode
+        self.prepare, self.peek = prepare or {}, peek or {}
         self.samples = data.read("samples", part, [*NEEDED, *OF_SAMPLES])
         urls = data.read("urls", part, ["uid", "caption"]).to_pydict()
         self.captions = dict(zip(urls["uid"], urls["caption"], strict=True))
@@ -146,8 +149,8 @@ class Reader:
         if self.decode:
             pixels = list(self.threads.map(self._pixels, read_bytes(self.data, samples)))
         columns = {name: [values[r] for r in rows] for name, values in self.columns.items()}
-        for name in self.prepare:
-            columns[name] = [prepared.get(name) for _, _, prepared in pixels]
+        for name in (*self.prepare, *self.peek):
+            columns[name] = [made.get(name) for _, _, made in pixels]
         return Batch(
             uids=uids,
             caption_ids=list(uids),
@@ -159,8 +162,10 @@ class Reader:
 
     def _pixels(self, encoded: bytes | None) -> Pixels:
         image, error = decode_or_error(encoded)
-        made = {} if image is None else {name: make(image) for name, make in self.prepare.items()}
-        return image, error, made
+        if image is None or encoded is None:
+            return image, error, {}
+        made = {name: make(image) for name, make in self.prepare.items()}
+        return image, error, made | {name: read(encoded) for name, read in self.peek.items()}
 
 
 def ahead(work: Callable[[T], R], items: Sequence[T], cost: Callable[[T], int]) -> Iterator[R]:

@@ -176,6 +176,8 @@ def _model(scorer: ScorerConfig) -> str:  # noqa: PLR0911 - a menu
         return f"{scorer.name}: the words of {scorer.words}"
     if isinstance(scorer, NclScorer | NoiseScorer | NearReferenceScorer):
         return f"{scorer.name}: from the embeddings of {scorer.of}"
+    if scorer.kind == "faces":
+        return f"{scorer.name}: libfacedetection at {scorer.detector_side} px, on the CPU"
     if scorer.kind == "bootstrap":
         return f"{scorer.name}: {scorer.folds} small CLIPs, {scorer.steps} steps on the pool itself"
     return f"{scorer.name}: no model"

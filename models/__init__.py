@@ -11,6 +11,7 @@ from schemas.configs import (
     BootstrapScorer,
     CaptionerConfig,
     ClipScorer,
+    FacesScorer,
     HeadScorer,
     HfCaptioner,
     ImageStatsScorer,
@@ -50,6 +51,10 @@ def scorer(  # noqa: PLR0911, PLR0912 - a menu
             from models.scorers.image_stats import ImageStats
 
             return ImageStats(config)
+        case FacesScorer():
+            from models.scorers.faces import Faces
+
+            return Faces(config)
         case TextStatsScorer():
             from models.scorers.text_stats import TextStats
 

@@ -38,7 +38,9 @@ class Scorer(Protocol):
 
     Gives the columns that schemas.tables.SCORES lists for its kind; `error`, None or a short text
     per pair, where the scores are None; and image_emb / text_emb as arrays (n, d) where it has
-    embeddings.
+    embeddings, a row of NaN where the pair has none. One that has `prepare(image)` finds what that
+    made in the column `<name>__prepared`, and what `peek(file)` did in `<name>__peeked`: both are
+    called by the threads that decode, where there are any.
     """
 
     def __call__(self, batch: Batch) -> Columns: ...

@@ -21,6 +21,7 @@ from schemas.base import Config, Fraction, Name, Positive, Workers, explain
 from schemas.scorers import (
     BootstrapScorer,
     ClipScorer,
+    FacesScorer,
     HeadScorer,
     ImageStatsScorer,
     ItmScorer,
@@ -70,6 +71,7 @@ __all__ = [
     "EvaluationConfig",
     "ExactDuplicates",
     "ExportConfig",
+    "FacesScorer",
     "HeadScorer",
     "HfCaptioner",
     "ImageStatsScorer",
@@ -308,6 +310,12 @@ class ExportConfig(Config):
     out: str | None = None  # folder or fsspec URL; None: <root>/exports/<subset>
     shard_rows: Positive = 1000
     seed: int = 0  # of the order in which pairs are written
+    # a scorer of kind `faces`: what is in its boxes is blurred
+    blur_faces: Name | None = None
+    # images whose faces it has not looked for, or could not: an error, or written as they are
+    unknown_faces: Literal["refuse", "keep"] = "refuse"
+    # of the blurred ones, for jpg and webp; png is lossless. DownloadConfig's default
+    blur_quality: int = Field(95, ge=1, le=100)
 
 
 class AblateConfig(Config):
@@ -354,6 +362,9 @@ class CurationConfig(Config):
         subsets = [s.name for s in self.selectors]
         exported = [e.subset for e in self.exports]
         _among("exports.subset", exported, subsets, "selectors")
+        looking = [s.name for s in self.scorers if isinstance(s, FacesScorer)]
+        blurring = [e.blur_faces for e in self.exports if e.blur_faces is not None]
+        _among("exports.blur_faces", blurring, looking, "scorers of kind faces")
         of = [s.of for s in self.scorers if isinstance(s, NclScorer | NoiseScorer)]
         _among("scorers.of", of, scorers, "scorers with embeddings")
         of = [s.of for s in self.scorers if isinstance(s, HeadScorer | NearReferenceScorer)]

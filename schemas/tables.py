@@ -82,6 +82,17 @@ SCORES: Mapping[str, pa.Schema] = {
             pa.field("mean_g", pa.float32()),
             pa.field("mean_b", pa.float32()),
             pa.field("transparency", pa.float32()),  # share of stored pixels that are not opaque
+            # 1..100 as libjpeg counts, of the original: null where that is no JPEG, and where the
+            # stored file is not the bytes that came (by their sha256) but our own encoder's
+            pa.field("jpeg_quality", pa.int16()),
+        ]
+    ),
+    "faces": pa.schema(
+        [
+            pa.field("faces", pa.int32()),  # how many
+            pa.field("largest_face", pa.float32()),  # its share of the image's area; 0 without one
+            # [[left, top, right, bottom], ...] from 0 to 1 of the stored image, largest first
+            pa.field("face_boxes", pa.list_(pa.list_(pa.float32()))),
         ]
     ),
     "text_stats": pa.schema(

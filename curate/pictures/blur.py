@@ -13,6 +13,7 @@ import numpy as np
 
 from curate.pictures.header import TRANSPOSED
 from models.base import Image
+from models.decode import decode, over_white
 
 Box = Sequence[
     float
@@ -75,6 +76,27 @@ def blurred(pixels: Image, boxes: Sequence[Box]) -> Image:
     colour = pixels if pixels.ndim > 2 else np.repeat(pixels[..., None], 3, axis=2)  # noqa: PLR2004
     with _ONE_AT_A_TIME:
         return np.asarray(_blurrer()(colour, boxes), np.uint8)
+
+
+def hidden(encoded: bytes, boxes: Sequence[Box], kind: str, quality: int) -> bytes:
+    """A stored image with these boxes blurred, encoded anew as jpg, png or webp.
+
+    What its file had beside the pixels is left behind: EXIF, which may hold a thumbnail; alpha
+    is composited over white, as whoever found the boxes saw it. quality: of jpg and webp, 1 to 100.
+    Raises ValueError where it cannot be decoded or encoded.
+    """
+    import cv2
+
+    pixels = blurred(over_white(decode(encoded)), boxes)
+    knobs = {
+        "jpg": [cv2.IMWRITE_JPEG_QUALITY, quality],
+        "webp": [cv2.IMWRITE_WEBP_QUALITY, quality],
+        "png": [],
+    }[kind]
+    done, found = cv2.imencode(f".{kind}", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), knobs)
+    if not done:
+        raise ValueError(f"not to be encoded as {kind}")
+    return bytes(found.tobytes())
 
 
 @cache

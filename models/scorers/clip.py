@@ -7,14 +7,21 @@ CLIPScore (Hessel et al., 2021) without its factor and its clipping at 0.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from models.base import Batch, Columns, Image
 from models.clip import load_pretrained, precision_of
 from models.scorers.fitting import Fitting
-from models.scorers.pairs import Array, distinct, pair_faults, spread, spread_embeddings
+from models.scorers.pairs import (
+    Array,
+    distinct,
+    image_fault,
+    pair_faults,
+    spread,
+    spread_embeddings,
+)
 from models.scorers.preprocess import Preprocess
 from models.scorers.text_tower import TextTower
 from schemas.configs import ClipScorer
@@ -30,9 +37,7 @@ CPU_ROWS = 32  # at once on a CPU: more of them cost memory and gain nothing (tr
 
 
 class Clip:
-    """Scores pairs on the GPU where there is one. A caption or an image that occurs many times in
-    a call is encoded once.
-    """
+    """Scores pairs, on the GPU where there is one; what occurs often in a call is encoded once."""
 
     def __init__(self, config: ClipScorer) -> None:
         import open_clip
@@ -56,25 +61,33 @@ class Clip:
     def __call__(self, batch: Batch) -> Columns:
         import torch
 
-        errors = pair_faults(batch)
+        errors = self._image_faults(batch)
         pixels, places = self._pixels(batch, errors)
+        errors = [e or fault for e, fault in zip(errors, pair_faults(batch), strict=True)]
         rows = [row for row, error in enumerate(errors) if error is None]
         texts, captions = distinct(batch.captions[row] or "" for row in rows)
         with torch.inference_mode():  # a GPU still computes the images while texts are tokenized
             image_emb, text_emb = self._images(pixels), self._texts(texts)
-        images = image_emb.cpu().numpy()[[places[row] for row in rows]]
-        return self._columns(images, text_emb.cpu().numpy()[captions], rows, errors)
+        seen = sorted(places)
+        images = image_emb.cpu().numpy()[[places[row] for row in seen]]
+        return self._columns(images, seen, text_emb.cpu().numpy()[captions], rows, errors)
+
+    def _image_faults(self, batch: Batch) -> list[str | None]:
+        """Why an image is not encoded; without a caption it has no score, but an embedding."""
+        faults = [image_fault(batch, row) for row in range(len(batch))]
+        return faults if self.config.embeddings else pair_faults(batch)
 
     def _columns(
-        self, images: Array, captions: Array, rows: list[int], errors: list[str | None]
+        self, images: Array, seen: list[int], captions: Array, rows: list[int], errors: list[Any]
     ) -> Columns:
-        n = len(errors)
+        """seen: the rows that the images are of; rows: those of the captions, each of them seen."""
+        n, own = len(errors), images[np.searchsorted(seen, rows)]
         columns: Columns = {
-            "clip_score": spread(np.sum(images * captions, axis=1).tolist(), rows, n),
+            "clip_score": spread(np.sum(own * captions, axis=1).tolist(), rows, n),
             "error": errors,
         }
         if self.config.embeddings:
-            columns["image_emb"] = spread_embeddings(images, rows, n)
+            columns["image_emb"] = spread_embeddings(images, seen, n)
             columns["text_emb"] = spread_embeddings(captions, rows, n)
         return columns
 

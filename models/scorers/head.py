@@ -1,12 +1,12 @@
-"""A linear or MLP head on a scorer's stored image embeddings, from a safetensors file.
+"""A linear or MLP head on a scorer's stored image embeddings, from a safetensors or torch file.
 
-Such as LAION's aesthetic predictor: 768-1024-128-64-16-1 over CLIP ViT-L/14 of OpenAI, with nothing
-between its layers (`activation: none`), LAION's linear aesthetic heads, or an NSFW head (`relu`,
-`output: sigmoid`). Such heads read L2-normalised embeddings: the stored ones are normalised again
-in float32, so that their rounding to float16 does not scale them. Dropout does nothing here.
+Files are read as they are published: LAION's linear `sa_0_4_vit_l_14_linear.pth` (weight, bias) and
+the improved predictor's `sac+logos+ava1-l14-linearMSE.pth` (layers.0.weight to layers.7.bias, over
+CLIP ViT-L/14 of OpenAI, `activation: none`), or an NSFW head (`relu`, `output: sigmoid`). Of a
+torch file nothing but tensors is unpickled.
 
-Files of torch are pickles and are not read. To convert one that is trusted, once:
-`safetensors.torch.save_file(torch.load(path, weights_only=True), "head.safetensors")`.
+Such heads read L2-normalised embeddings: the stored ones are normalised again in float32, since
+rounding to float16 has scaled them. Dropout does nothing here.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import math
 import re
 from itertools import pairwise
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 from models.base import Batch, Columns
@@ -22,8 +23,8 @@ from models.scorers.pairs import Array, one_line, spread
 from models.scorers.stored import directions
 from schemas.configs import HeadScorer
 
-# 0.weight, layers.0.weight, and weight alone for a head of one layer
-LAYER = re.compile(r"(?:(?P<prefix>[\w.]*?)\.)?(?P<number>\d+)\.(?P<what>weight|bias)|weight|bias")
+NUMBER = re.compile(r"\d+$")  # of a layer, in layers.0 or fc1
+KEYS = 8  # named in an error
 Layer = tuple[Any, Any]  # weight (out, in) and bias (out,), float32 tensors
 
 
@@ -69,17 +70,36 @@ def load_layers(config: HeadScorer) -> list[Layer]:
     would be right; every tensor must have its use.
     """
     from safetensors import SafetensorError
-    from safetensors.torch import load_file
 
     try:
-        tensors = load_file(Path(config.weights))
-        layers = _layers(tensors)
-    except (OSError, SafetensorError, ValueError) as error:
+        layers = _layers(_read(Path(config.weights)))
+    except (OSError, SafetensorError, ValueError, RuntimeError, EOFError, UnpicklingError) as error:
         raise ValueError(
             f"scorer {config.name}: no head in {config.weights} ({one_line(error)}); it must be a "
-            "safetensors file with 0.weight (out, in), 0.bias (out), 2.weight ... to 1 output"
+            "safetensors file, or a state dict that torch saved, with 0.weight (out, in), "
+            "0.bias (out), 2.weight ... to 1 output"
         ) from error
     return layers
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The tensors of a file by their names."""
+    import torch
+    from safetensors.torch import load_file
+
+    if path.suffix == ".safetensors":
+        return load_file(path)
+    found = torch.load(path, map_location="cpu", weights_only=True)
+    if not isinstance(found, dict):
+        raise ValueError(f"a {type(found).__name__}, no state dict")
+    strange = [k for k, v in found.items() if not (isinstance(k, str) and torch.is_tensor(v))]
+    if strange:
+        raise ValueError(f"{strange[0]} is no tensor; it has {_some(found)}")
+    return found
+
+
+def _some(tensors: dict[str, Any]) -> str:
+    return ", ".join([*map(str, tensors)][:KEYS]) + (" ..." if len(tensors) > KEYS else "")
 
 
 def _layers(tensors: dict[str, Any]) -> list[Layer]:
@@ -88,22 +108,23 @@ def _layers(tensors: dict[str, Any]) -> list[Layer]:
     named: dict[int, dict[str, Any]] = {}
     prefixes = set()
     for name, tensor in tensors.items():
-        found = LAYER.fullmatch(name)
-        if found is None:
-            raise ValueError(f"tensor {name} is no layer's weight or bias")
-        prefixes.add((found["prefix"], found["number"] is None))
-        layer = named.setdefault(int(found["number"] or 0), {})
-        layer[found["what"] or name] = tensor.to(torch.float32)
+        place, _, what = name.rpartition(".")
+        if what not in ("weight", "bias"):
+            raise ValueError(f"tensor {name} is no layer's weight or bias; it has {_some(tensors)}")
+        number = NUMBER.search(place)
+        prefixes.add((NUMBER.sub("", place), number is None))
+        at = int(number[0]) if number else 0
+        named.setdefault(at, {})[what] = tensor.detach().to(torch.float32)
     if not named or len(prefixes) > 1:
-        raise ValueError(f"layers of {len(prefixes)} networks: {', '.join(sorted(tensors))}")
+        raise ValueError(f"layers of {len(prefixes)} networks: {_some(tensors)}")
     layers = []
-    for number, layer in sorted(named.items()):
+    for at, layer in sorted(named.items()):
         weight = layer.get("weight")
         if weight is None or weight.ndim != 2:  # noqa: PLR2004 - out and in
-            raise ValueError(f"layer {number} has no weight of shape (out, in)")
+            raise ValueError(f"layer {at} has no weight of shape (out, in)")
         bias = layer.get("bias", torch.zeros(len(weight)))
         if bias.shape != weight.shape[:1]:
-            raise ValueError(f"layer {number}: {len(weight)} outputs, bias {tuple(bias.shape)}")
+            raise ValueError(f"layer {at}: {len(weight)} outputs, bias {tuple(bias.shape)}")
         layers.append((weight, bias))
     for (before, _), (after, _) in pairwise(layers):
         if len(before) != after.shape[1]:

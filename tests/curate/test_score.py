@@ -104,17 +104,24 @@ def test_what_cannot_be_scored_is_nulls_with_an_error(scored: Dataset, name: str
     for row in rows:
         nulls = {n for n, v in row.items() if v is None} - {"error", "language"}
         values = set(row) - {"uid", "caption_id", "error", "language"}
+        if row["error"] == "no caption" and name == "clip":  # its image was looked at
+            values.remove("image_emb")
         assert nulls == (values if row["error"] else set())
 
 
 @pytest.mark.parametrize("name", ["clip", "bootstrap"])
 def test_embeddings_are_float16_lists_of_one_length(scored: Dataset, name: str):
-    """Fixed-size lists, null where there is an error, of length 1 where not."""
+    """Fixed-size lists, null where there is an error, of length 1 where not; an image that clip has
+    seen has its own though the caption is empty.
+    """
     for part in scored.parts(f"scores_{name}"):
         rows = scored.read(f"scores_{name}", part)
         for column in ("image_emb", "text_emb"):
             assert rows.schema.field(column).type == pa.list_(pa.float16(), 16)
-            assert rows[column].is_null().to_pylist() == rows["error"].is_valid().to_pylist()
+            errors = rows["error"].to_pylist()
+            seen = ("no caption",) if (name, column) == ("clip", "image_emb") else ()
+            expected = [error is not None and error not in seen for error in errors]
+            assert rows[column].is_null().to_pylist() == expected
             found = [v for v in rows[column].to_pylist() if v is not None]
             assert [sum(x * x for x in v) for v in found] == pytest.approx(
                 [1] * len(found), abs=2e-3
@@ -277,7 +284,12 @@ def test_scorers_of_what_is_stored_follow_in_the_same_call(tmp_path: Path, clip:
     score(data, [head, clip])
     rows = zip(whole(data, "scores_taste"), whole(data, "scores_clip"), strict=True)
     for mine, clips in rows:
-        assert (mine["uid"], mine["error"] is None) == (clips["uid"], clips["error"] is None)
+        assert (mine["uid"], mine["error"] is None) == (
+            clips["uid"],
+            clips["image_emb"] is not None,
+        )
+        if clips["error"] == "no caption":  # the image alone is scored
+            assert mine["value"] is not None
         if mine["error"] is None:
             assert mine["value"] == pytest.approx(np.dot(values, clips["image_emb"]), abs=1e-3)
 
@@ -333,10 +345,12 @@ def test_hostile_pairs_get_a_score_or_an_error(tmp_path: Path, clip: ClipScorer)
         assert -1 <= rows[pair.uid]["clip_score"] <= 1, name
     for name, pair in bad.items():
         assert rows[pair.uid]["error"], name
-        assert rows[pair.uid]["clip_score"] is rows[pair.uid]["image_emb"] is None, name
+        assert rows[pair.uid]["clip_score"] is rows[pair.uid]["text_emb"] is None, name
+        assert (rows[pair.uid]["image_emb"] is None) == (name not in ("no caption", "blank")), name
     for config in STATS:
         for row in whole(data, f"scores_{config.name}"):
-            nulls = {n for n, v in row.items() if v is None} - {"error", "language"}
+            known = {"error", "language", "jpeg_quality"}  # of some pairs there are none
+            nulls = {n for n, v in row.items() if v is None} - known
             assert ("language_confidence" in nulls) <= (row.get("language") is None)
             assert (nulls - {"language_confidence"} == set()) == (row["error"] is None)
 
@@ -374,3 +388,15 @@ def test_ray_workers_write_the_same(scored: Dataset, tmp_path: Path, clip: ClipS
     assert [r["clip_score"] for r in mine] == pytest.approx(
         [r["clip_score"] for r in theirs], abs=1e-5
     )
+
+
+def test_the_quality_of_originals_is_read_from_the_stored_files(tmp_path: Path):
+    """Kept byte for byte: the encoder's quality; a PNG has none."""
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8)
+    files = [cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, q])[1] for q in (40, 90)]
+    files.append(cv2.imencode(".png", pixels)[1])
+    pairs = [Stored(f"http://a/{i}", str(i), file.tobytes()) for i, file in enumerate(files)]
+    data = stored(tmp_path, pairs)
+    score(data, [ImageStatsScorer(name="stats"), TextStatsScorer()])
+    found = {row["uid"]: row["jpeg_quality"] for row in whole(data, "scores_stats")}
+    assert [found[pair.uid] for pair in pairs] == [40, 90, None]

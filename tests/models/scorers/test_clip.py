@@ -102,8 +102,17 @@ def test_a_bad_sample_costs_that_sample(scorer, batch_of, noise):
     assert columns["error"][3].startswith("image not prepared: ")
     assert columns["error"][4:] == [None] * 3
     assert [score is None for score in columns["clip_score"]] == [True] * 4 + [False] * 3
-    for name in ("image_emb", "text_emb"):
-        assert np.isnan(columns[name]).any(axis=1).tolist() == [True] * 4 + [False] * 3
+    missing = {n: np.isnan(columns[n]).any(axis=1).tolist() for n in ("image_emb", "text_emb")}
+    assert missing["text_emb"] == [True] * 4 + [False] * 3
+    assert missing["image_emb"] == [True, False, False, True] + [False] * 3
+
+
+def test_an_image_without_a_caption_has_its_embedding(scorer, batch_of, noise):
+    """The same as with one: what is said of the image alone needs no caption."""
+    images = [noise(i) for i in range(3)]
+    bare, read = scorer(batch_of([None, "", "a dog"], images)), scorer(batch_of(["a"] * 3, images))
+    assert np.allclose(bare["image_emb"], read["image_emb"], atol=1e-3)
+    assert [s is None for s in bare["clip_score"]] == [True, True, False]
 
 
 def test_a_batch_of_nothing_keeps_its_columns(scorer, batch_of):

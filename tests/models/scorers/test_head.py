@@ -108,6 +108,50 @@ def test_laions_aesthetic_predictor(tmp_path, stored):
     assert columns["value"] == pytest.approx(expected, abs=1e-5)
 
 
+def test_laions_files_are_read_as_they_are_published(tmp_path, stored):
+    """torch's state dicts: `weight` and `bias` of the linear one, layers.0 to layers.7 of the MLP,
+    in whatever order they stand."""
+    embeddings = unit(4, 768)
+    one = layers((768, 1))
+    torch.save(dict(named(one[0])), tmp_path / "sa_0_4_vit_l_14_linear.pth")
+    found = Head(config_of(tmp_path / "sa_0_4_vit_l_14_linear.pth"))(stored(embeddings))
+    assert found["value"] == pytest.approx(by_numpy(one, embeddings, "none"), abs=1e-5)
+    deep = layers(LAION)
+    state = {
+        f"layers.{place}.{what}": tensor
+        for place, layer in reversed(list(zip(PLACES, deep, strict=True)))
+        for what, tensor in named(layer)
+    }
+    path = tmp_path / "sac+logos+ava1-l14-linearMSE.pth"
+    torch.save(state, path)
+    found = Head(config_of(path, activation="none"))(stored(embeddings))
+    assert found["value"] == pytest.approx(by_numpy(deep, embeddings, "none"), abs=1e-5)
+
+
+@pytest.mark.parametrize("prefix", ["", "layers.", "model.net.", "fc", "module.mlp.linear_"])
+def test_whatever_stands_before_the_numbers(tmp_path, stored, prefix):
+    """Layers are told by their numbers alone."""
+    made, embeddings = layers((16, 8, 1)), unit(3, 16)
+    path = saved(tmp_path / "h.safetensors", made, (2, 11), prefix)
+    columns = Head(config_of(path))(stored(embeddings))
+    assert columns["value"] == pytest.approx(by_numpy(made, embeddings, "relu"), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("content", "wrong"),
+    [
+        ([1, 2], "a list, no state dict"),
+        ({"epoch": 3, "0.weight": torch.ones(1, 4)}, "epoch is no tensor; it has epoch, 0.weight"),
+        ({"head.gamma": torch.ones(4)}, "tensor head.gamma is no layer's .* it has head.gamma"),
+    ],
+)
+def test_other_files_of_torch_are_refused(tmp_path, content, wrong):
+    """The keys that were seen are named."""
+    torch.save(content, tmp_path / "head.pth")
+    with pytest.raises(ValueError, match=wrong):
+        Head(config_of(tmp_path / "head.pth"))
+
+
 def named(layer):
     return [("weight", torch.from_numpy(layer[0])), ("bias", torch.from_numpy(layer[1]))]
 
@@ -258,7 +302,7 @@ def test_files_that_are_no_head_are_refused(tmp_path, tensors, wrong):
 
 
 def test_pickles_and_missing_files_are_refused(tmp_path):
-    """Only safetensors are opened: a file of torch is refused without reading its pickle."""
+    """A file of torch that has more than tensors is refused and nothing in it is run."""
     opened = tmp_path / "opened"
     torch.save(Trap(str(opened)), tmp_path / "head.pth")
     for name in ("head.pth", "nowhere.safetensors"):

@@ -1,3 +1,6 @@
+import hashlib
+
+import cv2
 import numpy as np
 import pytest
 
@@ -62,13 +65,28 @@ def test_sizes_are_the_originals_where_known(scorer, batch_of, noise):
     assert columns["aspect_ratio"] == [2, 2]
 
 
+def test_the_quality_is_the_originals_or_none(scorer, batch_of, noise):
+    """Known of a JPEG whose bytes are those that came; not of one that we encoded, not of a PNG,
+    not where no one wrote down what came."""
+    jpeg = cv2.imencode(".jpg", noise(0), [cv2.IMWRITE_JPEG_QUALITY, 63])[1].tobytes()
+    png = cv2.imencode(".png", noise(0))[1].tobytes()
+    came = hashlib.sha256(jpeg).hexdigest()
+    batch = batch_of(
+        ["a"] * 4,
+        [noise(0)] * 4,
+        image_stats__peeked=[scorer.peek(f) for f in (jpeg, jpeg, png, jpeg)],
+        samples__sha256=[came, "0" * 64, hashlib.sha256(png).hexdigest(), None],
+    )
+    assert scorer(batch)["jpeg_quality"] == [63, None, None, None]
+
+
 def test_a_missing_image_costs_its_row(scorer, batch_of, noise):
     """A row without pixels has its error and nulls; the others are scored."""
     columns = scorer(batch_of(["a", "b"], [None, noise(0)]))
     assert columns["error"] == ["undecodable image", None]
     for name in SCORES["image_stats"].names:
         assert columns[name][0] is None
-        assert columns[name][1] is not None
+        assert (columns[name][1] is not None) == (name != "jpeg_quality")
 
 
 def test_captions_never_change_image_stats(scorer, batch_of, noise):
@@ -82,7 +100,8 @@ def test_extreme_shapes_are_scored(scorer, batch_of, shape):
     """A single pixel and a single row have finite stats."""
     columns = scorer(batch_of(["a"], [np.zeros(shape, np.uint8)]))
     assert columns["error"] == [None]
-    assert all(np.isfinite(columns[name][0]) for name in SCORES["image_stats"].names)
+    finite = [name for name in SCORES["image_stats"].names if name != "jpeg_quality"]
+    assert all(np.isfinite(columns[name][0]) for name in finite)
 
 
 def test_an_empty_batch_has_all_columns(scorer, batch_of):
