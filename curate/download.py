@@ -31,7 +31,8 @@ from schemas.configs import DownloadConfig, Workers
 from schemas.tables import SAMPLES
 
 log = logging.getLogger(__name__)
-ROWS_IN_HAND = 20_000  # of a worker: the last URLs of a part may wait long, the others go on
+# of a worker, some 20 kB each: the last URLs of a part may wait long, the others go on
+ROWS_IN_HAND = 10_000
 PARTS_IN_HAND = (2, 16)  # of a worker, at least and at most: each has a thread
 SUCCESSES = "successes"  # in the notes of a part
 TOLD = 5  # parts named in a warning

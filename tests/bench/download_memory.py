@@ -5,7 +5,7 @@
 
 A list on loopback: photos of 320 x 240 (about 10 to 20 kB) on 64 hosts, 10 % of its rows failing in
 eight ways, 20 shards, two workers. The PSS of every process is sampled over the rows asked for.
-After 10 000 rows (2 500 of 5 000) each must be flat: a line is fitted, and what it gains from there
+After 25 000 rows (2 500 of 5 000) each must be flat: a line is fitted, and what it gains from there
 to the end may be at most 30 MB or a tenth, whichever is more. Ray's daemons are counted together,
 and so are any other processes. A process that was there too shortly is not judged; the driver and
 the two workers that worked most must be. Every row must be there with the status of its kind:
@@ -52,8 +52,9 @@ KINDS = {  # of 200 rows; what becomes of them
     "silent": (1, DOWN),
 }
 TOLD = {"ours": {"deadline_s": 20}, "timeout_s": 8}
-PARTS = 40  # four are in hand: after 10 000 rows all memory that parts take is taken
-WARM = 10_000  # rows, of few the first half: until then memory may grow
+PARTS = 40
+# rows, of few the first half: until then memory may grow. Two workers have 10 000 in hand each
+WARM = 25_000
 GROWTH_MB, GROWTH_SHARE = 30.0, 0.1
 FEWEST = 10  # samples that a line is fitted to
 LIMIT_S = 3600.0
