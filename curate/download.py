@@ -101,14 +101,14 @@ def _worked(
             todo,
             workers,
             label="download",
-            in_hand=_in_hand(data, todo),
+            in_hand=parts_in_hand(data, todo),
             live=partial(_how_far, desk, rows),
         )
         report: dict[str, Any] = desk.call("report")
     return report
 
 
-def _in_hand(data: Dataset, parts: Sequence[int]) -> int:
+def parts_in_hand(data: Dataset, parts: Sequence[int]) -> int:
     """How many of these parts a worker has under way at once.
 
     Each host that does not answer holds a part for its whole time-out: with few small parts in hand

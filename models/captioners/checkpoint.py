@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from models.clip import precision_of
+from models.weights import dtype_of
 from schemas.configs import HfCaptioner
 
 MAX_ERROR = 200  # characters
@@ -21,8 +21,7 @@ def load(config: HfCaptioner, precision: str = "auto") -> tuple[Any, Any, Any]:
     )
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    types = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-    dtype = types[precision_of(precision, device)]
+    dtype = dtype_of(precision, device)
     try:
         model = AutoModelForImageTextToText.from_pretrained(
             config.model, dtype=dtype, trust_remote_code=False

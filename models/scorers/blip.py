@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from models.base import Image
-from models.clip import precision_of
 from models.decode import over_white
 from models.scorers.pairs import one_line
+from models.weights import dtype_of, refuse_untrained
 from schemas.configs import ItmScorer
 
 if TYPE_CHECKING:
@@ -105,19 +105,15 @@ def load(config: ItmScorer, device: str) -> tuple[Any, Any]:
     """Model in eval mode and its processor. Raises ValueError with the name and the remedy; never
     gives untrained weights, as transformers would for a BLIP without a matching head.
     """
-    import torch
     from transformers import BlipForImageTextRetrieval, BlipProcessor
 
-    types = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-    dtype = types[precision_of(config.precision, device)]
+    dtype = dtype_of(config.precision, device)
     try:
         model, info = BlipForImageTextRetrieval.from_pretrained(
             config.model, dtype=dtype, output_loading_info=True
         )
         processor = BlipProcessor.from_pretrained(config.model)
-        lost = {str(key) for key in (*info["missing_keys"], *info["mismatched_keys"])}
-        if untrained := sorted(name for name, _ in model.named_parameters() if name in lost):
-            raise ValueError(f"no weights for {', '.join(untrained)}")
+        refuse_untrained(model, info)
         longest = model.config.text_config.max_position_embeddings
         if config.max_tokens > longest:
             raise ValueError(f"max_tokens {config.max_tokens} is more than its {longest}")

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from models.clip import precision_of
 from models.scorers.fitting import Fitting
 from models.scorers.pairs import Array, one_line
+from models.weights import dtype_of, refuse_untrained
 from schemas.configs import SieveScorer
 from schemas.tables import clean
 
@@ -65,20 +65,15 @@ def load(config: SieveScorer, device: str) -> tuple[Any, Any]:
     """Encoder in eval mode and its tokenizer. Raises ValueError with the name and the remedy; never
     gives untrained weights.
     """
-    import torch
     from transformers import AutoModel, AutoTokenizer
 
-    types = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-    dtype = types[precision_of(config.precision, device)]
+    dtype = dtype_of(config.precision, device)
     try:
         model, info = AutoModel.from_pretrained(
             config.encoder, dtype=dtype, output_loading_info=True, trust_remote_code=False
         )
         tokenizer = AutoTokenizer.from_pretrained(config.encoder, trust_remote_code=False)
-        lost = {str(key) for key in (*info["missing_keys"], *info["mismatched_keys"])}
-        named = [name for name, _ in model.named_parameters() if name in lost]
-        if untrained := sorted(name for name in named if not name.startswith("pooler.")):
-            raise ValueError(f"no weights for {', '.join(untrained)}")
+        refuse_untrained(model, info, unused="pooler.")
     except (OSError, ValueError, TypeError, RuntimeError, ImportError) as error:
         raise ValueError(
             f"scorer {config.name}: encoder {config.encoder} cannot be loaded ({one_line(error)}); "

@@ -21,7 +21,8 @@ import pytest
 from PIL import Image
 
 from curate.dataset import Dataset
-from curate.download import download, merge_generations
+from curate.download import download, merge_generations, parts_in_hand
+from curate.ingest import ingest
 from schemas.configs import DownloadConfig, IngestConfig
 from schemas.tables import SAMPLES
 from tests.downloads import config, members, rows_of, run
@@ -541,3 +542,18 @@ def test_statuses_without_a_retry_are_an_error(tmp_path):
     data = dataset(str(tmp_path / "d"), [])
     with pytest.raises(ValueError, match="statuses says which failed rows"):
         download(data, DownloadConfig(), statuses=["timed out"])
+
+
+@pytest.mark.parametrize(
+    ("rows", "part_rows", "expected"),
+    # rows are placed by hash: the largest part of 4 000 has 1 033
+    [(200, 5, 16), (4000, 1000, 9), (10_001, 10_000, 2)],
+    ids=["at most 16", "ten thousand rows", "at least 2"],
+)
+def test_a_worker_has_small_parts_in_hand_by_their_rows(tmp_path, rows, part_rows, expected):
+    """Many small parts at once, so that a silent host is waited for once; few large ones."""
+    listed = pa.table({"url": [f"http://a.example/{i}.jpg" for i in range(rows)]})
+    pq.write_table(listed.append_column("caption", [["x"] * rows]), tmp_path / "list.parquet")
+    data = Dataset(str(tmp_path / "set"))
+    ingest(data, IngestConfig(path=str(tmp_path / "list.parquet"), part_rows=part_rows))
+    assert parts_in_hand(data, list(data.parts("urls"))) == expected

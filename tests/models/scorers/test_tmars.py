@@ -16,6 +16,7 @@ from models.scorers.tmars import Tmars, overlap, words_of
 from models.text_boxes import covered
 from schemas.configs import ClipScorer, TmarsScorer
 from schemas.tables import SCORES
+from tests.normalised import normalised
 from tests.written import SIDE, noise, write
 
 TINY = {
@@ -84,13 +85,6 @@ def training_set(names):
             found.append((cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA), place))
     images, places = zip(*found, strict=True)
     return normalised(np.stack(images)), torch.tensor(places)
-
-
-def normalised(images):
-    """What open_clip's transform makes of images of the model's size."""
-    mean, std = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
-    pixels = torch.from_numpy(images).permute(0, 3, 1, 2) / 255
-    return (pixels - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
 
 
 @pytest.fixture(scope="module")

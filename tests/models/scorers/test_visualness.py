@@ -15,6 +15,7 @@ from models.clip import info_nce
 from models.scorers.visualness import Visualness, null_image
 from schemas.configs import VisualnessScorer
 from schemas.tables import SCORES
+from tests.normalised import normalised
 
 TINY = {
     "embed_dim": 16,
@@ -71,13 +72,6 @@ def folder(tmp_path_factory):
     (path / "open_clip_config.json").write_text(json.dumps({"model_cfg": TINY}))
     save_file(model.state_dict(), path / "open_clip_model.safetensors")
     return path
-
-
-def normalised(images):
-    """What open_clip's transform makes of images of the model's size."""
-    mean, std = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
-    pixels = torch.from_numpy(images).permute(0, 3, 1, 2) / 255
-    return (pixels - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
 
 
 @pytest.fixture(scope="module")
