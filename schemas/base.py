@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -70,3 +71,10 @@ def explain(error: ValidationError) -> str:
         seen = "" if isinstance(item["input"], dict | list) else f" (found {item['input']!r})"
         lines.append(f"{where}: {item['msg']}{seen}")
     return "; ".join(lines)
+
+
+def refuse_unknown(field: str, wanted: Sequence[str], known: Sequence[str], what: str) -> None:
+    """Raise ValueError for the first name that is wanted and not known."""
+    if missing := [name for name in wanted if name not in known]:
+        has = ", ".join(known) or "none"
+        raise ValueError(f"{field}: {missing[0]!r} is not among the {what}: {has}")

@@ -15,8 +15,18 @@ from typing import Any, Literal, Self
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from schemas.base import Config, Fraction, Name, Positive, Workers, explain
+from schemas.base import Config, Fraction, Name, Positive, Workers, explain, refuse_unknown
 from schemas.download import DownloadConfig
+from schemas.duplicates import (
+    BlankDuplicates,
+    DedupConfig,
+    DuplicatesConfig,
+    EvaluationItems,
+    ExactDuplicates,
+    PerceptualDuplicates,
+    SemanticDuplicates,
+    TextDuplicates,
+)
 from schemas.scorers import (
     BootstrapScorer,
     ClipScorer,
@@ -40,11 +50,8 @@ from schemas.units import (
     CaptionerConfig,
     ClipTrainer,
     ClusterSelector,
-    DuplicatesConfig,
     EvaluationConfig,
-    ExactDuplicates,
     HfCaptioner,
-    PerceptualDuplicates,
     RandomSelector,
     Retrieval,
     SelectorConfig,
@@ -56,6 +63,7 @@ from schemas.units import (
 __all__ = [
     "AblateConfig",
     "AllSelector",
+    "BlankDuplicates",
     "BootstrapScorer",
     "CaptionerConfig",
     "ChooseCaption",
@@ -68,6 +76,7 @@ __all__ = [
     "DownloadConfig",
     "DuplicatesConfig",
     "EvaluationConfig",
+    "EvaluationItems",
     "ExactDuplicates",
     "ExportConfig",
     "FacesScorer",
@@ -87,7 +96,9 @@ __all__ = [
     "Rules",
     "ScorerConfig",
     "SelectorConfig",
+    "SemanticDuplicates",
     "SieveScorer",
+    "TextDuplicates",
     "TextStatsScorer",
     "TmarsScorer",
     "TopSelector",
@@ -178,16 +189,6 @@ class Rules(Config):
     rules: tuple[Rule, ...] = ()
 
 
-class DedupConfig(Config):
-    """Which finders, and who of a group stays: the highest `keep_by`, then the lowest uid."""
-
-    finders: tuple[DuplicatesConfig, ...] = (ExactDuplicates(), PerceptualDuplicates())
-    # SQL over one row of `pairs`; NULL sorts last
-    keep_by: str = "samples__original_width * samples__original_height"
-    # survivors: a pair that quality dropped never represents a group
-    among: Literal["survivors", "downloaded"] = "survivors"
-
-
 class ChooseCaption(Config):
     """Which caption training sees."""
 
@@ -260,32 +261,26 @@ class CurationConfig(Config):
         scorers = [s.name for s in self.scorers if s.kind in ("clip", "bootstrap")]
         subsets = [s.name for s in self.selectors]
         exported = [e.subset for e in self.exports]
-        _among("exports.subset", exported, subsets, "selectors")
+        refuse_unknown("exports.subset", exported, subsets, "selectors")
         looking = [s.name for s in self.scorers if isinstance(s, FacesScorer)]
         blurring = [e.blur_faces for e in self.exports if e.blur_faces is not None]
-        _among("exports.blur_faces", blurring, looking, "scorers of kind faces")
+        refuse_unknown("exports.blur_faces", blurring, looking, "scorers of kind faces")
         of = [s.of for s in self.scorers if isinstance(s, NclScorer | NoiseScorer)]
-        _among("scorers.of", of, scorers, "scorers with embeddings")
+        refuse_unknown("scorers.of", of, scorers, "scorers with embeddings")
         of = [s.of for s in self.scorers if isinstance(s, HeadScorer | NearReferenceScorer)]
         listed = any(source.format in ("auto", "datacomp") for source in self.ingest)
         of_images = [*scorers, *(["datacomp"] if listed else [])]  # a list can bring embeddings
-        _among("scorers.of", of, of_images, "scorers with embeddings")
+        refuse_unknown("scorers.of", of, of_images, "scorers with embeddings")
         if self.choose.by is not None:
-            _among("choose.by", [self.choose.by], scorers, "alignment scorers")
+            refuse_unknown("choose.by", [self.choose.by], scorers, "alignment scorers")
         if self.ablate is not None:
-            _among("ablate.subsets", list(self.ablate.subsets), exported, "exports")
+            refuse_unknown("ablate.subsets", list(self.ablate.subsets), exported, "exports")
         if (self.trainer is None) != (self.ablate is None):
             raise ValueError("`trainer` says how to train and `ablate` on what: give both or none")
         targets = [e.out or e.subset for e in self.exports]
         if len(set(targets)) < len(targets):
             raise ValueError(f"two exports go to one place: {', '.join(sorted(targets))}")
         return self
-
-
-def _among(field: str, wanted: list[str], known: list[str], what: str) -> None:
-    if missing := [name for name in wanted if name not in known]:
-        has = ", ".join(known) or "none"
-        raise ValueError(f"{field}: {missing[0]!r} is not among the {what}: {has}")
 
 
 def load_config(path: str | Path, overrides: dict[str, Any] | None = None) -> CurationConfig:

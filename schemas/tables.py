@@ -56,7 +56,9 @@ SAMPLES = pa.schema(
         pa.field("offset", pa.int64()),  # of the image's bytes in it
         pa.field("size", pa.int64()),
         pa.field("phash", pa.uint64()),  # of what was encoded, without its border; so the next
+        pa.field("dhash", pa.uint64()),
         pa.field("thumbnail", pa.binary()),  # 8 x 8 RGB: 192 bytes
+        pa.field("pixel_sha256", pa.string()),  # of the pixels that were encoded and their shape
         pa.field("attempts", pa.int32()),
     ]
 )
@@ -192,16 +194,32 @@ CODES = pa.schema([UID, pa.field("codes", pa.list_(pa.int16())), pa.field("clust
 
 DUPLICATES = pa.schema(
     [
-        UID,  # the lower of the two
+        UID,
         pa.field("other_uid", pa.string(), nullable=False),
         pa.field("distance", pa.float32()),
+        # true: other_uid is a member of uid's star, all of whose members count as the same;
+        # false: all members of uid's star and of other_uid's are near each other
+        pa.field("member", pa.bool_(), nullable=False),
         pa.field("method", pa.string()),
+    ]
+)
+
+# pairs that show, or say, what an item of an evaluation set does
+MATCHES = pa.schema(
+    [
+        UID,
+        pa.field("item", pa.string(), nullable=False),  # its key, path or row in the set
+        pa.field("distance", pa.float32()),
+        pa.field("method", pa.string()),  # phash | embedding | caption
     ]
 )
 
 DECISIONS = pa.schema(
     [UID, pa.field("keep", pa.bool_(), nullable=False), pa.field("reason", pa.string())]
 )
+
+# duplicate_of: the pair that stays for it
+DEDUP = pa.schema([*DECISIONS, pa.field("duplicate_of", pa.string())])
 
 RULES_FAILED = pa.schema([UID, pa.field("rule", pa.string()), pa.field("value", pa.string())])
 
@@ -244,7 +262,7 @@ TABLES: Mapping[str, pa.Schema] = {
     "samples": SAMPLES,
     "decisions_quality": DECISIONS,
     "rules_failed": RULES_FAILED,
-    "decisions_dedup": DECISIONS,
+    "decisions_dedup": DEDUP,
     "decisions_select": DECISIONS,
     "metrics": METRICS,
 }
@@ -252,6 +270,7 @@ FAMILIES: Mapping[str, pa.Schema] = {
     "captions_": CAPTIONS,
     "codes_": CODES,
     "duplicates_": DUPLICATES,
+    "matches_": MATCHES,
     "subset_": SUBSET,
 }
 # what `pairs` starts with; then scores_* and decisions_*

@@ -1,5 +1,5 @@
-"""The configs of all units but the scorers (scorers.py), one class each, told apart by `kind`:
-captioners, duplicate finders, selectors, trainers, evaluations.
+"""The configs of captioners, selectors, trainers and evaluations, one class each, told apart by
+`kind`; those of scorers and duplicate finders are in scorers.py and duplicates.py.
 """
 
 from __future__ import annotations
@@ -30,39 +30,6 @@ class HfCaptioner(Config):
 
 
 CaptionerConfig = HfCaptioner
-
-
-class ExactDuplicates(Config):
-    """Equal bytes (`sha256`) or equal URL; equal pairs cannot meet, they share their uid."""
-
-    kind: Literal["exact"] = "exact"
-    by: Literal["sha256", "url"] = "sha256"
-
-    @property
-    def name(self) -> str:
-        return self.kind if self.by == "sha256" else self.by
-
-
-class PerceptualDuplicates(Config):
-    """64-bit pHash within a Hamming radius, and thumbnails that hardly differ: all such pairs."""
-
-    version: ClassVar[int] = 2
-
-    kind: Literal["perceptual"] = "perceptual"
-    radius: int = Field(8, ge=0, le=16)
-    # root mean squared difference of the 8 x 8 RGB thumbnails, 0 to 255: the hash does not see
-    # colours. None: the hash alone
-    max_rms: float | None = Field(9.0, ge=0)
-    # a hash with fewer ones or zeros says nothing: a blank image has the mean's bit alone, the
-    # plainest flags have 6
-    min_distinct_bits: int = Field(4, ge=0, le=32)
-
-    @property
-    def name(self) -> str:
-        return self.kind
-
-
-DuplicatesConfig = Annotated[ExactDuplicates | PerceptualDuplicates, Field(discriminator="kind")]
 
 
 class _Selector(Config):

@@ -1,5 +1,5 @@
-"""Exact copies: equal bytes (sha256 of what came over the wire) or equal URL. A pair without an
-image has no copies.
+"""Exact copies: equal bytes (sha256 of what came over the wire), equal pixels (sha256 of what was
+encoded) or equal URL. A pair without an image has no copies.
 
 Pick it always: it costs one group-by. Each bucket scans two columns of `samples`.
 """
@@ -8,18 +8,20 @@ from __future__ import annotations
 
 from functools import partial
 
-from curate.dataset import Dataset
-from curate.duplicates.search import DOWNLOADED, Search, buckets_for, stars
+from curate.duplicates.search import Scope, Search, buckets_for, stars
 from schemas.configs import ExactDuplicates
 
-_ROWS = {
-    "sha256": DOWNLOADED.format(key="sha256", join=""),
-    "url": DOWNLOADED.format(key="url", join="JOIN urls USING (uid)"),
-}
+_KEYS = {"sha256": "sha256", "pixels": "pixel_sha256", "url": "url"}
 
 
-def find(data: Dataset, config: ExactDuplicates) -> Search:
+def tables(config: ExactDuplicates) -> tuple[str, ...]:
+    """The tables that it reads."""
+    return ("samples", "urls") if config.by == "url" else ("samples",)
+
+
+def find(scope: Scope, config: ExactDuplicates) -> Search:
     """Search for downloaded pairs with an equal `config.by`; distance is 0."""
-    of = buckets_for(data)
-    tables = ("samples", "urls") if config.by == "url" else ("samples",)
-    return Search(tables, config.by, of, partial(stars, data, _ROWS[config.by], of=of))
+    of = buckets_for(scope.data)
+    join = "JOIN urls USING (uid)" if config.by == "url" else ""
+    rows = scope.rows(_KEYS[config.by], join=join)
+    return Search(config.by, of, partial(stars, scope.data, rows, of=of))

@@ -1,4 +1,4 @@
-"""What a duplicate finder gives back, and the stars that all of them need."""
+"""What a duplicate finder is given and gives back, and the stars that most of them need."""
 
 from __future__ import annotations
 
@@ -11,25 +11,62 @@ from curate.dataset import Dataset
 
 ROWS = 4_000_000  # about what one bucket holds: its rows are all that a worker has in memory
 
-DOWNLOADED = "SELECT uid, {key} AS key FROM samples {join} WHERE status = 'success'"
-
-STARS = """
-WITH bucket AS (SELECT * FROM ({rows}) WHERE key IS NOT NULL AND {here}),
-     stars AS (SELECT key, min(uid) AS centre FROM bucket GROUP BY key HAVING count(*) > 1)
-SELECT s.centre AS uid, b.uid AS other_uid, CAST(0 AS FLOAT) AS distance
-FROM bucket b JOIN stars s ON s.key = b.key WHERE b.uid <> s.centre ORDER BY 1, 2
+_ROWS = """
+SELECT uid, {key} AS key, {fresh} AS fresh FROM ({samples}) samples {join}
+WHERE status = 'success' AND {where}
 """
+_STARS = """
+WITH bucket AS (SELECT * FROM ({rows}) WHERE key IS NOT NULL AND {here}),
+     stars AS (SELECT key, coalesce(min(uid) FILTER (NOT fresh), min(uid)) AS centre
+               FROM bucket GROUP BY key HAVING count(*) > 1 AND bool_or(fresh))
+SELECT s.centre AS uid, b.uid AS other_uid, CAST(0 AS FLOAT) AS distance, true AS member
+FROM bucket b JOIN stars s ON s.key = b.key WHERE b.uid <> s.centre AND b.fresh ORDER BY 1, 2
+"""
+
+
+@dataclass(frozen=True)
+class Scope:
+    """The pairs of `samples`, and who of them is fresh: in a part that no search has seen yet.
+
+    fresh: numbers of such parts; None: all of them. Only edges that have a fresh end are asked for:
+    those between the others are in the table already.
+    """
+
+    data: Dataset
+    fresh: frozenset[int] | None = None
+
+    def rows(self, key: str, *, join: str = "", where: str = "true") -> str:
+        """SQL that gives uid, key and fresh of the downloaded pairs.
+
+        key, where: SQL over `samples` and what `join` brings.
+        """
+        from curate.query import with_part_sql
+
+        samples = with_part_sql(self.data, "samples")
+        return _ROWS.format(
+            key=key, fresh=self.fresh_sql, samples=samples, join=join, where=where
+        )
+
+    @property
+    def fresh_sql(self) -> str:
+        """SQL over a row with `part`: whether it is fresh."""
+        if self.fresh is None:
+            return "true"
+        return f"part IN ({', '.join(map(str, sorted(self.fresh))) or 'NULL'})"
 
 
 @dataclass(frozen=True)
 class Search:
     """A finder's work, cut into buckets that know nothing of each other.
 
-    tables: what it is computed from. method: what was compared. edges(bucket): uid (the lower
-    one), other_uid, distance, sorted; each edge is in exactly one bucket.
+    method: what was compared. edges(bucket): uid, other_uid, distance, member, sorted by the two
+    uids; each edge is in exactly one bucket.
+
+    A star is a leader (`uid` of its edges with `member`) and the others that count as the same,
+    each pair of them. An edge without `member` joins two leaders, or pairs in no star, the lower
+    uid first, and stands for all members of the one and all of the other.
     """
 
-    tables: tuple[str, ...]
     method: str
     buckets: int
     edges: Callable[[int], pa.Table]
@@ -50,15 +87,15 @@ def slice_sql(key: str, number: int, of: int) -> str:
 
 
 def stars(data: Dataset, rows: str, number: int, of: int) -> pa.Table:
-    """Edges from the lowest uid of each set of rows with an equal `key` to the others, in slice
-    `number` of `of`.
+    """Edges to the fresh rows of each set with an equal `key`, from its lowest uid that is not
+    fresh, else from its lowest, in slice `number` of `of`.
 
-    rows: SQL that gives uid and key. DuckDB joins out of core; only the edges come back.
+    rows: SQL that gives uid, key and fresh. DuckDB joins out of core; only the edges come back.
     """
     from curate.query import connect, select
 
     con = connect(data)
     try:
-        return select(con, STARS.format(rows=rows, here=slice_sql("key", number, of)))
+        return select(con, _STARS.format(rows=rows, here=slice_sql("key", number, of)))
     finally:
         con.close()
