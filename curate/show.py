@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from curate import query
 from curate.dataset import Dataset
-from curate.reporting.copies import near_sql, standing_sql, tables_of
+from curate.reporting.copies import near_sql, standing_sql
 from curate.reporting.text import condition, is_unknown, measured, rule_of, rules_of, shown
 from schemas.configs import Rule
 
@@ -170,8 +170,7 @@ class _Pair:
 
     def edges(self, table: str) -> list[Row]:
         """Duplicates of the pair: those that stay first, then the nearest; `n` is how many."""
-        me = f"SELECT {query.literal(self.uid)} AS uid"
-        near = near_sql(table, me, "SELECT uid FROM urls")
+        near = near_sql(table, self.uid)
         keep = f"LEFT JOIN ({standing_sql(self.data)}) d ON d.uid = other" if self.deduped else ""
         sql = f"""SELECT other, distance, kind, {"d.keep" if keep else "NULL"} AS keep,
                 count(*) OVER () AS n
@@ -247,13 +246,20 @@ class _Pair:
             + (f"; in {_and(['subset ' + s for s in subsets])}" if subsets else "")
         )
 
+    def instead(self, reason: str) -> str:
+        """Which pair stays for it, or which item of an evaluation set it shows."""
+        kind, _, name = reason.partition("_")
+        if kind == "evaluation":
+            items = self.rows(f"matches_{name}")
+            return "".join(f"; {i['method']} of {shown(i['item'])}" for i in items[:1])
+        row = self.first("decisions_dedup")
+        other = row["duplicate_of"] if row else None
+        edges = [e for e in self.edges(f"duplicates_{name}") if e["other"] == other]
+        return "".join(f"; {name} copy of {other} (distance {shown(e['distance'])})" for e in edges)
+
     def dropped(self, stage: str, reason: str) -> str:
         if stage == "dedup":
-            best = [e for t in tables_of(self.data) for e in self.edges(t)[:1] if e["keep"]]
-            of = [
-                f"{e['kind']} copy of {e['other']} (distance {shown(e['distance'])})" for e in best
-            ]
-            return f"dropped by dedup: {shown(reason)}" + (f"; {of[0]}" if of else "")
+            return f"dropped by dedup: {shown(reason)}" + self.instead(reason)
         if stage == "select":
             return f"dropped by select: {shown(reason)}"
         name = rule_of(reason)

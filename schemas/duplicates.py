@@ -126,6 +126,8 @@ class EvaluationItems(Config):
 class DedupConfig(Config):
     """Which finders, and who of a group stays: the highest `keep_by`, then the lowest uid."""
 
+    version: ClassVar[int] = 2
+
     finders: tuple[DuplicatesConfig, ...] = (
         ExactDuplicates(),
         BlankDuplicates(),

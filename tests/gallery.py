@@ -109,15 +109,23 @@ def add_rows(data: Dataset, table: str, rows: Sequence[Mapping[str, Any]]) -> No
     add_table(data, table, {0: pa.Table.from_pylist(list(rows), schema_of(table))}, ())
 
 
-def add_dedup(data: Dataset, edges: Sequence[tuple[str, str, float]], gone: Sequence[str]) -> None:
-    """duplicates_perceptual with these edges, and decisions_dedup that drops the uids in `gone`."""
-    rows = [{"uid": a, "other_uid": b, "distance": d, "method": "phash"} for a, b, d in edges]
+def add_dedup(
+    data: Dataset, edges: Sequence[tuple[str, str, float]], gone: Mapping[str, str]
+) -> None:
+    """duplicates_perceptual with these edges, those of distance 0 of stars, and decisions_dedup
+    that drops the uids in `gone` for others.
+    """
+    rows = [
+        {"uid": a, "other_uid": b, "distance": d, "member": d == 0, "method": "phash"}
+        for a, b, d in edges
+    ]
     add_rows(data, "duplicates_perceptual", rows)
     tables = {}
     for part in data.parts("samples"):
         uids = data.read("samples", part, ["uid"])["uid"].to_pylist()
         reasons = ["duplicate_perceptual" if u in gone else None for u in uids]
         columns = {"uid": uids, "keep": [r is None for r in reasons], "reason": reasons}
+        columns["duplicate_of"] = [gone.get(u) for u in uids]
         tables[part] = pa.table(columns, schema=schema_of("decisions_dedup"))
     add_table(data, "decisions_dedup", tables, ("samples",))
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from curate import query
 from curate.dataset import Dataset
-from curate.reporting.copies import near_sql, standing_sql, tables_of
+from curate.reporting.copies import removed_sql, tables_of
 from curate.reporting.histograms import threshold
 from curate.reporting.text import home, measured, number, printable, rule_of
 from curate.shards import read_bytes
@@ -127,34 +127,28 @@ def _passing(
 
 
 _LARGEST = """
-WITH standing AS MATERIALIZED ({standing}),
-  copies AS (
-    SELECT one, other, arg_min(kind, distance) AS kind, min(distance) AS distance
-    FROM ({near}) GROUP BY one, other)
-SELECT *, count(*) OVER (PARTITION BY one) AS size FROM copies
-QUALIFY row_number() OVER (PARTITION BY one ORDER BY distance, other) <= {copies}
-ORDER BY size DESC, one, distance, other LIMIT {limit}
+WITH groups AS (
+    SELECT duplicate_of AS one, count(*) AS size FROM decisions_dedup
+    WHERE duplicate_of IS NOT NULL GROUP BY 1 ORDER BY size DESC, one LIMIT {limit}),
+  copies AS (SELECT * FROM ({removed}) JOIN groups USING (one))
+FROM copies
+QUALIFY row_number() OVER (PARTITION BY one ORDER BY distance NULLS LAST, other) <= {copies}
+ORDER BY size DESC, one, distance NULLS LAST, other
 """
 
 
 def duplicate_groups(con: duckdb.DuckDBPyConnection, data: Dataset, count: int = 8) -> list[Group]:
     """The pairs that stay for the most copies, with the nearest of those."""
-    if not (tables := tables_of(data)) or "decisions_dedup" not in data.tables():
+    if not tables_of(data) or "decisions_dedup" not in data.tables():
         return []
-    stay, go = (f"SELECT uid FROM standing WHERE {keep}" for keep in ("keep", "NOT keep"))
-    sql = _LARGEST.format(
-        standing=standing_sql(data),
-        near=" UNION ALL ".join(f"({near_sql(table, stay, go)})" for table in tables),
-        copies=_COPIES,
-        limit=count * _COPIES,
-    )
-    return _groups(con, data, query.select(con, sql).to_pylist(), count)
+    sql = _LARGEST.format(removed=removed_sql(data), copies=_COPIES, limit=count)
+    return _groups(con, data, query.select(con, sql).to_pylist())
 
 
 def _groups(
-    con: duckdb.DuckDBPyConnection, data: Dataset, rows: list[dict[str, Any]], count: int
+    con: duckdb.DuckDBPyConnection, data: Dataset, rows: list[dict[str, Any]]
 ) -> list[Group]:
-    heads = list(dict.fromkeys(row["one"] for row in rows))[:count]
+    heads = list(dict.fromkeys(row["one"] for row in rows))
     copies = {
         head: [
             Example(r["other"], f"{r['kind']}, distance {number(r['distance'] or 0)}")

@@ -23,6 +23,7 @@ def decisions(*uids: str, reason: str | None = None) -> pa.Table:
             "uid": list(uids),
             "keep": [reason is None] * len(uids),
             "reason": pa.array([reason] * len(uids), pa.string()),
+            "duplicate_of": pa.nulls(len(uids), pa.string()),
         }
     )
 

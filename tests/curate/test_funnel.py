@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from curate.dataset import Dataset
 from curate.funnel import FunnelRow, funnel, funnel_markdown, funnel_table
 from curate.query import query
-from schemas.tables import DECISIONS, SAMPLES, URLS, uid_of
+from schemas.tables import SAMPLES, URLS, schema_of, uid_of
 from tests.gallery import add_dedup, gallery, items
 from tests.tiny import add_table
 
@@ -37,7 +37,8 @@ def dataset(root: str, pairs: list[tuple[str | None, ...]]) -> Dataset:
             for u, p in fates
             if p[at]
         ]
-        add_table(data, f"decisions_{stage}", {0: pa.Table.from_pylist(decided, DECISIONS)}, ())
+        table = f"decisions_{stage}"
+        add_table(data, table, {0: pa.Table.from_pylist(decided, schema_of(table))}, ())
     return data
 
 
@@ -74,7 +75,7 @@ def test_every_pair_is_kept_dropped_or_failed_at_each_stage(pairs, tmp_path_fact
 def test_the_funnel_agrees_with_the_decisions_view(tmp_path):
     """What the last stage keeps is what `decisions` keeps."""
     data = gallery(tmp_path / "set", items())
-    add_dedup(data, [], [])
+    add_dedup(data, [], {})
     kept = query(data, "SELECT count(*) AS n FROM decisions WHERE keep")["n"][0].as_py()
     assert funnel(data)[-1].kept == kept > 0
 

@@ -95,7 +95,7 @@ def hostile(tmp_path_factory) -> Path:
     ]
     data = gallery(folder / f"set<b>{ATTACK.replace('/', '')}", [*pairs, *dead])
     kept = sorted(i.uid for i in pairs if i.clip_score and i.clip_score > 0.28)
-    add_dedup(data, [(kept[0], kept[1], 2.0)], [kept[1]])
+    add_dedup(data, [(kept[0], kept[1], 2.0)], {kept[1]: kept[0]})
     add_metrics(data, [(ATTACK, 0, 1, f'recall"{ATTACK}', 0.5)])
     recipe = CurationConfig(root=ATTACK, rules=RULES)
     return report(data, folder / "report.html", recipe)
@@ -152,7 +152,7 @@ def test_the_page_tells_the_datasets_numbers(tmp_path):
         for r in data.read("decisions_quality", p).to_pylist()
         if r["keep"]
     )
-    add_dedup(data, [(kept[0], kept[1], 2.0)], [kept[1]])
+    add_dedup(data, [(kept[0], kept[1], 2.0)], {kept[1]: kept[0]})
     add_metrics(
         data,
         [("top", seed, step, "r@1", step / 10 + seed / 100) for seed in (0, 1) for step in (1, 5)],

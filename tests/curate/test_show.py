@@ -92,7 +92,7 @@ def test_generated_captions_come_with_their_origin_and_scores(data):
 def test_a_copy_names_the_pair_that_stays_for_it(data):
     """Copies in one star share a centre and no edge: the pair that stays is found through it."""
     centre, member = sorted([GOOD.uid, COPY.uid])
-    add_dedup(data, [(centre, member, 0.0)], [COPY.uid])
+    add_dedup(data, [(centre, member, 0.0)], {COPY.uid: GOOD.uid})
     assert verdict(data, COPY).endswith(f"; perceptual copy of {GOOD.uid} (distance 0)")
     assert f"{COPY.uid}  distance 0, dropped" in show(data, GOOD.uid)
     assert f"{GOOD.uid}  distance 0, stays" in show(data, COPY.uid)
@@ -106,21 +106,21 @@ def test_two_members_of_a_star_find_each_other_through_its_centre(tmp_path):
     )
     data = gallery(tmp_path / "set", three)
     centre, stays, goes = (i.uid for i in three)
-    add_dedup(data, [(centre, stays, 0.0), (centre, goes, 0.0)], [centre, goes])
+    add_dedup(data, [(centre, stays, 0.0), (centre, goes, 0.0)], {centre: stays, goes: stays})
     assert verdict(data, three[2]).endswith(f"; perceptual copy of {stays} (distance 0)")
 
 
 def test_a_pair_that_quality_dropped_represents_nobody(data):
     """decisions_dedup keeps pairs that took no part; they are not shown as staying."""
     low, high = sorted([BAD.uid, GOOD.uid])
-    add_dedup(data, [(low, high, 3.0)], [])
+    add_dedup(data, [(low, high, 3.0)], {})
     assert f"{BAD.uid}  distance 3" in show(data, GOOD.uid)
     assert "stays" not in show(data, GOOD.uid)
 
 
 def test_subsets_are_listed_with_rank_and_what_training_sees(data):
     """Rank, weight and the chosen caption of every subset that holds the pair."""
-    add_dedup(data, [], [])
+    add_dedup(data, [], {})
     add_rows(
         data,
         "decisions_select",

@@ -54,7 +54,7 @@ def test_groups_show_the_kept_pair_and_the_copies_it_stands_for(tmp_path):
     pairs = sorted(by_score([0.9] * 6), key=lambda i: i.uid)
     data = gallery(tmp_path / "set", pairs, [LOW])
     a, b, c, d, e, f = (i.uid for i in pairs)
-    add_dedup(data, [(a, b, 0.0), (a, c, 0.0), (a, d, 3.0), (e, f, 1.0)], [a, c, d, f])
+    add_dedup(data, [(a, b, 0.0), (a, c, 0.0), (a, d, 3.0), (e, f, 1.0)], {a: b, c: b, d: b, f: e})
     first, second = duplicate_groups(connect(data), data)
     assert (first.kept.uid, first.size) == (b, 3)
     assert [(x.uid, x.note) for x in first.dropped] == [
@@ -62,16 +62,6 @@ def test_groups_show_the_kept_pair_and_the_copies_it_stands_for(tmp_path):
         (d, "perceptual, distance 3"),
     ]
     assert (second.kept.uid, [x.uid for x in second.dropped]) == (e, [f])
-
-
-def test_pairs_that_quality_dropped_are_no_representatives(tmp_path):
-    """decisions_dedup keeps them without having looked."""
-    pairs = sorted(by_score([0.9, 0.9]), key=lambda i: i.uid)
-    low = Item("https://x.example/low", "c", shape(1), 0.1)
-    data = gallery(tmp_path / "set", [*pairs, low], [LOW])
-    edges = [(*sorted((low.uid, p.uid)), 1.0) for p in pairs]
-    add_dedup(data, edges, [pairs[1].uid])
-    assert duplicate_groups(connect(data), data) == []
 
 
 def test_thumbnails_are_small_jpegs():
