@@ -1,12 +1,12 @@
-"""The configs of captioners, selectors, trainers and evaluations, one class each, told apart by
-`kind`; those of scorers and duplicate finders are in scorers.py and duplicates.py.
+"""The configs of captioners, trainers and evaluations, one class each, told apart by `kind`; those of
+scorers, duplicate finders and selectors are in scorers.py, duplicates.py and selectors.py.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from schemas.base import Config, Name, Positive
 
@@ -30,66 +30,6 @@ class HfCaptioner(Config):
 
 
 CaptionerConfig = HfCaptioner
-
-
-class _Selector(Config):
-    name: Name
-    fraction: float | None = Field(None, gt=0, le=1)  # of the survivors
-    count: int | None = Field(None, ge=1)
-    like: Name | None = None  # as many as that subset has
-    seed: int = 0
-
-    @model_validator(mode="after")
-    def _one_size(self) -> Self:
-        if sum(size is not None for size in (self.fraction, self.count, self.like)) != 1:
-            raise ValueError(
-                f"selector {self.name!r} needs exactly one of fraction, count and like"
-            )
-        return self
-
-
-class RandomSelector(_Selector):
-    """A true random subset: the control that every other selector must beat."""
-
-    kind: Literal["random"] = "random"
-    name: Name = "random"
-    # downloaded: the control for the whole curation
-    pool: Literal["survivors", "downloaded"] = "survivors"
-
-
-class AllSelector(Config):
-    """Every pair of the pool: no selection."""
-
-    kind: Literal["all"] = "all"
-    name: Name = "all"
-    pool: Literal["survivors", "downloaded"] = "survivors"
-
-
-class TopSelector(_Selector):
-    """The pairs with the highest score: exactly floor(N * fraction), ties by uid."""
-
-    kind: Literal["top"] = "top"
-    name: Name = "top"
-    by: str  # column of `pairs`
-
-
-class ClusterSelector(_Selector):
-    """Spherical k-means on stored embeddings, a quota per cluster by largest remainder, a hash-
-    seeded draw within (TL;DR's stage 1).
-    """
-
-    kind: Literal["cluster"] = "cluster"
-    name: Name = "cluster"
-    embeddings: Name = "bootstrap"  # of which scorer
-    column: Literal["image_emb", "text_emb"] = "image_emb"
-    clusters: int | None = Field(None, ge=1)  # None: round(sqrt(N)), at most 3000 (TL;DR's N)
-    iterations: Positive = 20
-    train_rows: Positive = 256_000  # k-means is fitted on a sample by hash(seed, uid)
-
-
-SelectorConfig = Annotated[
-    AllSelector | RandomSelector | TopSelector | ClusterSelector, Field(discriminator="kind")
-]
 
 
 class ClipTrainer(Config):
