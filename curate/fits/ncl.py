@@ -1,8 +1,8 @@
 """What negCLIPLoss compares with: `rounds` batches of the pool, or of each fold of a cross-fitted
 scorer, drawn by hash, fitted once.
 
-At the defaults and 512 numbers per embedding the batches are 671 MB on disk and mapped into memory,
-not read into it.
+At the defaults and 512 numbers per embedding the batches, a fold's where there are folds, are
+671 MB on disk and mapped into memory, not read into it.
 """
 
 from __future__ import annotations
