@@ -141,7 +141,7 @@ def rows_of(source: IngestConfig) -> int | None:
 
 
 def embedding_bytes(scorer: ScorerConfig) -> float:
-    """Bytes of the two float16 embeddings of a pair."""
+    """Bytes of the float16 embeddings of a pair: two, and again two of a cross-fitted scorer."""
     if not getattr(scorer, "embeddings", False):
         return 0
     dims = (
@@ -149,7 +149,8 @@ def embedding_bytes(scorer: ScorerConfig) -> float:
         if isinstance(scorer, ClipScorer)
         else getattr(scorer, "embed_dim", 0)
     )
-    return 2 * 2 * dims
+    spaces = 2 if scorer.kind == "bootstrap" else 1
+    return 2 * 2 * dims * spaces
 
 
 def embed_dim(model: str) -> int:

@@ -38,9 +38,11 @@ class Scorer(Protocol):
 
     Gives the columns that schemas.tables.SCORES lists for its kind; `error`, None or a short text
     per pair, where the scores are None; and image_emb / text_emb as arrays (n, d) where it has
-    embeddings, a row of NaN where the pair has none. One that has `prepare(image)` finds what that
-    made in the column `<name>__prepared`, and what `peek(file)` did in `<name>__peeked`: both are
-    called by the threads that decode, where there are any.
+    embeddings, a row of NaN where the pair has none. A cross-fitted one has `fold` too, and
+    own_image_emb / own_text_emb, by the model that held the pair out; they can be compared within
+    a fold. One that has `prepare(image)` finds what that made in the column `<name>__prepared`, and
+    what `peek(file)` did in `<name>__peeked`: both are called by the threads that decode, where
+    there are any.
     """
 
     def __call__(self, batch: Batch) -> Columns: ...

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ import numpy as np
 Array = np.ndarray[Any, np.dtype[Any]]
 CELLS = 1 << 22  # similarities that are held at once: 16 MB
 FILES = ("images", "texts", "codes")
+FOLD = "fold_"  # and its number: the folder of its sets
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,28 @@ class References:
         """From a fitted folder, mapped into memory: workers of one machine share the pages."""
         found = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in FILES)
         return cls(*found)
+
+    def save(self, folder: Path) -> None:
+        """As the files that `load` reads; makes the folder."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in FILES:
+            np.save(folder / f"{name}.npy", getattr(self, name))
+
+
+def save_spaces(spaces: Mapping[int, References], folder: Path) -> None:
+    """Reference sets by fold, each in a folder of its own."""
+    for fold, references in spaces.items():
+        references.save(folder / f"{FOLD}{fold:02d}")
+
+
+def load_spaces(folder: Path) -> dict[int, References]:
+    """Reference sets by the fold whose pairs they are compared with, in the space of the model that
+    held it out; {0: ...} where the folder has one for all, the space being one.
+    """
+    found = {int(each.name.removeprefix(FOLD)): each for each in folder.glob(f"{FOLD}*")}
+    return {fold: References.load(found[fold]) for fold in sorted(found)} or {
+        0: References.load(folder)
+    }
 
 
 def codes_of(uids: Sequence[str], hashes: Iterable[Any], captions: Iterable[Any]) -> Array:

@@ -34,6 +34,7 @@ class BootstrapScorer(Config):
     model that saw it.
     """
 
+    version: ClassVar[int] = 2  # own_image_emb, own_text_emb
     runtime: ClassVar[frozenset[str]] = frozenset({"batch_size", "refit"})
     kind: Literal["bootstrap"] = "bootstrap"
     name: Name = "bootstrap"

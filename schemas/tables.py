@@ -278,8 +278,8 @@ PAIRS_LEAD = ("urls", "samples")
 
 
 def scores(kind: str, embedding_dims: Mapping[str, int] | None = None) -> pa.Schema:
-    """Schema of `scores_<name>` for a scorer of this kind; `embedding_dims` maps image_emb /
-    text_emb to its length.
+    """Schema of `scores_<name>` for a scorer of this kind; `embedding_dims` maps image_emb,
+    text_emb, and where it is cross-fitted own_image_emb, own_text_emb, to its length.
     """
     embeddings = [
         pa.field(column, pa.list_(pa.float16(), size))

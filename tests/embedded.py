@@ -101,6 +101,54 @@ def reference_sets(pool: Embedded, batch: int = 256, rounds: int = 4, seed: int 
     return References(pairs.images[rows], pairs.texts[rows], pairs.codes[rows])
 
 
+def turned(pool: Embedded, folds: Sequence[int], seed: int = 0) -> Embedded:
+    """The pairs of each fold turned by a rotation of its own: nothing changes within a fold, and
+    what is compared across folds is garbage."""
+    rng, (images, texts) = np.random.default_rng(seed), (np.empty((2, len(pool), DIM)))
+    for fold in sorted(set(folds)):
+        rotation, rows = np.linalg.qr(rng.standard_normal((DIM, DIM)))[0], np.equal(folds, fold)
+        images[rows], texts[rows] = pool.images[rows] @ rotation, pool.texts[rows] @ rotation
+    return Embedded(unit(images), unit(texts), pool.hashes, pool.captions, pool.planted)
+
+
+def seen(pool: Embedded) -> Embedded:
+    """The same pairs as a model embeds them that knows them by heart, the wrong ones as well."""
+    other = embedded(len(pool), LEVELS["strong"], seed=7)
+    return Embedded(**(vars(pool) | {"images": other.images, "texts": other.texts}))
+
+
+def of_own_folds(pool: Embedded, folds: Sequence[int]) -> dict[str, list[Any]]:
+    """What a cross-fitted scorer stores of pairs that their own folds' models embed like this."""
+    return {
+        "fold": list(folds),
+        "own_image_emb": list(pool.images),
+        "own_text_emb": list(pool.texts),
+        "clip_score": pool.cosines.tolist(),
+    }
+
+
+def plain_losses(
+    pool: Embedded, rows: Sequence[int], others: Sequence[int], tau: float, scores: Any = None
+) -> Array:
+    """The losses of these pairs against a set of others, one by one as models/contrast.py says.
+
+    scores: of all pairs; their cosines as stored, where those of the embeddings are rounded more.
+    """
+    owns = (pool.cosines if scores is None else np.array(scores)) / tau
+    return np.array([_plain_loss(pool, row, others, float(owns[row]), tau) for row in rows])
+
+
+def _plain_loss(pool: Embedded, row: int, others: Sequence[int], own: float, tau: float) -> float:
+    names = (pool.hashes, pool.captions)
+    alien = [j for j in others if all(side[j] != side[row] for side in names)]
+    if not alien:
+        return float("nan")
+    images, texts = pool.images.astype(float), pool.texts.astype(float)
+    sides = (texts[alien] @ images[row], images[alien] @ texts[row])
+    sums = [np.log(np.exp(own) + (len(others) - 1) * np.exp(s / tau).mean()) for s in sides]
+    return float(sum(sums) / 2 - own)
+
+
 def batch_of(pool: Embedded, **columns: list[Any]) -> Batch:
     """What a scorer of stored embeddings is called with."""
     n = len(pool)
@@ -125,14 +173,16 @@ def dataset(
 ) -> Dataset:
     """A published dataset with urls, samples and scores_<name>; pairs with an error have nulls.
 
-    columns: more of scores_<name>, such as fold; the kind is then `bootstrap`.
+    columns: more of scores_<name>, such as `of_own_folds`; the kind is then `bootstrap`.
     """
     where = by_url(parts) if isinstance(parts, int) else parts
     placed: dict[int, list[int]] = {p: [] for p in range(parts if isinstance(parts, int) else 0)}
     for uid, row in sorted(zip(pool.uids, range(len(pool)), strict=True)):
         placed.setdefault(where(uid), []).append(row)
-    data, every = Dataset(str(root)), _columns(pool, errors or {}) | columns
-    kind = scores("bootstrap" if columns else "clip", {"image_emb": DIM, "text_emb": DIM})
+    data, every = Dataset(str(root)), _columns(pool, errors or {}, columns)
+    own = [name for name in columns if name.endswith("_emb")]
+    dims = dict.fromkeys(["image_emb", "text_emb", *own], DIM)
+    kind = scores("bootstrap" if columns else "clip", dims)
     schemas = {"urls": URLS, "samples": SAMPLES, f"scores_{name}": kind}
     for table, schema in schemas.items():
         made = {p: _rows(every, rows, schema) for p, rows in placed.items()}
@@ -140,7 +190,9 @@ def dataset(
     return data
 
 
-def _columns(pool: Embedded, errors: Mapping[int, str]) -> dict[str, Sequence[Any]]:
+def _columns(
+    pool: Embedded, errors: Mapping[int, str], more: Mapping[str, Sequence[Any]]
+) -> dict[str, Sequence[Any]]:
     def scored(values: Sequence[Any]) -> list[Any]:
         return [None if row in errors else value for row, value in enumerate(values)]
 
@@ -157,7 +209,7 @@ def _columns(pool: Embedded, errors: Mapping[int, str]) -> dict[str, Sequence[An
         "image_emb": scored(list(pool.images)),
         "text_emb": scored(list(pool.texts)),
         "error": [errors.get(row) for row in range(n)],
-    }
+    } | {name: scored(values) for name, values in more.items()}
 
 
 def _rows(columns: Mapping[str, Sequence[Any]], rows: Sequence[int], schema: pa.Schema) -> pa.Table:

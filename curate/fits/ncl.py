@@ -1,7 +1,8 @@
-"""What negCLIPLoss compares with: `rounds` batches of the pool, drawn by hash, fitted once.
+"""What negCLIPLoss compares with: `rounds` batches of the pool, or of each fold of a cross-fitted
+scorer, drawn by hash, fitted once.
 
-At the defaults and 512 numbers per embedding the batches are 671 MB on disk and mapped into memory,
-not read into it.
+At the defaults and 512 numbers per embedding the batches, a fold's where there are folds, are
+671 MB on disk and mapped into memory, not read into it.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ def fit(data: Dataset, config: NclScorer, workers: Workers | int = 0) -> str:
     key = key_of(data, config, table)
 
     def make(folder: str) -> None:
-        reference_sets(data, table, config.seed, config.batch, config.rounds, Path(folder))
+        reference_sets(data, table, config, Path(folder))
 
     data.artifact(config.name, key, make)
     return key

@@ -3,12 +3,16 @@
     images.npy, texts.npy   float16 (sets, size, d), unit length
     codes.npy               int64 (sets, size, 2): which pairs share an image or a caption
 
+Of a cross-fitted scorer, whose pairs are embedded by the model of their fold, each fold has sets of
+its own pairs, in folders fold_00, fold_01 ...; a fold that is smaller than a set is its one set.
+
 The parts are read once each and the arrays are files mapped into memory, so that neither the pool
 nor the sets have to fit into it.
 """
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,10 +23,10 @@ import pyarrow as pa
 from curate.claims import digest
 from curate.dataset import Dataset
 from curate.query import connect, draw_sql, quote, select
-from models.contrast import Array, Pairs, codes_of
+from models.contrast import Array, Pairs, References, codes_of, save_spaces
+from models.scorers.stored import compared_by
 
-EMBEDDINGS = ("image_emb", "text_emb")
-SCORED = ("clip_score", *EMBEDDINGS)
+_SCORED = "error IS NULL AND caption_id = uid"  # whose caption is the original one
 
 
 class OfAnother(Protocol):
@@ -35,8 +39,22 @@ class OfAnother(Protocol):
     def claimed(self) -> dict[str, Any]: ...
 
 
-def require(data: Dataset, config: OfAnother, columns: Sequence[str] = SCORED) -> str:
-    """The table that the scorer reads. Raises ValueError where it, or a column, is not there."""
+class Compares(OfAnother, Protocol):
+    """A config of one that compares pairs with `rounds` sets of `batch` others."""
+
+    @property
+    def batch(self) -> int: ...
+    @property
+    def rounds(self) -> int: ...
+    @property
+    def seed(self) -> int: ...
+
+
+def require(data: Dataset, config: OfAnother, columns: Sequence[str] = ()) -> str:
+    """The table that the scorer reads. Raises ValueError where it, or a column, is not there.
+
+    columns: none are those by which pairs are compared.
+    """
     table, asked = f"scores_{config.of}", f"scorer {config.name!r} reads what {config.of!r} stored"
     if table not in data.tables():
         raise ValueError(
@@ -44,7 +62,8 @@ def require(data: Dataset, config: OfAnother, columns: Sequence[str] = SCORED) -
             f" such as `clip`, or give {config.name!r} another `of`"
         )
     found = columns_stored(data, table)
-    if lacking := [c for c in columns if c not in found]:
+    wanted = columns or ("clip_score", *compared_by(found))
+    if lacking := [c for c in wanted if c not in found]:
         raise ValueError(
             f"{asked}; {table} of {data.root} has no {', '.join(lacking)}: let {config.of!r} have"
             f" `embeddings: true`, or give {config.name!r} another `of`"
@@ -78,58 +97,112 @@ def drawn(
 
     purpose: a word of ours, so that draws for other ends are others.
     """
-    order = draw_sql(seed, f"'{purpose} ' || uid")
-    con = connect(data)
-    found: list[str] = select(
-        con,
-        f"SELECT uid FROM {quote(table)} WHERE error IS NULL AND caption_id = uid AND ({where})"
-        f" ORDER BY {order}, uid LIMIT {count}",
-    )["uid"].to_pylist()
-    con.close()
+    rows = _draw(data, table, "uid", seed, purpose, count, where)
+    found: list[str] = rows["uid"].to_pylist()
     return found
 
 
-def gather(data: Dataset, table: str, uids: Sequence[str], folder: Path, sets: int = 1) -> Pairs:
-    """The stored pairs with these uids, in this order, a uid as often as it occurs.
+def drawn_by_fold(
+    data: Dataset, table: str, seed: int, purpose: str, count: int
+) -> dict[int, list[str]]:
+    """The same by fold, of which a table that is not cross-fitted has one, 0."""
+    column = "fold" if "fold" in columns_stored(data, table) else "0 AS fold"
+    found: dict[int, list[str]] = {}
+    rows = _draw(data, table, f"uid, {column}", seed, purpose, count, "true").to_pydict()
+    for fold, uid in zip(rows["fold"], rows["uid"], strict=True):
+        found.setdefault(fold, []).append(uid)
+    return {fold: found[fold] for fold in sorted(found)}
 
-    Leaves images.npy, texts.npy and codes.npy of shape (sets, len(uids) / sets, ...) in `folder`;
-    the embeddings of what is returned are those files. Raises ValueError where no uid is asked for:
-    nothing was scored.
+
+def gather(
+    data: Dataset, table: str, by_fold: Mapping[int, Sequence[str]], folder: Path
+) -> dict[int, Pairs]:
+    """The stored pairs with these uids, in this order, a uid as often as it occurs, by the
+    embeddings that can be compared within their fold.
+
+    Leaves images.npy and texts.npy of all folds in `folder`; the embeddings of what is returned are
+    those files. Raises ValueError where no uid is asked for: nothing was scored.
     """
+    uids = [uid for some in by_fold.values() for uid in some]
     places: dict[str, list[int]] = {}
     for place, uid in enumerate(uids):
         places.setdefault(uid, []).append(place)
     if not uids:
         raise ValueError(f"{table} of {data.root} has no pair with embeddings")
     codes, scores = np.zeros((len(uids), 2), np.int64), np.zeros(len(uids), np.float32)
+    names = compared_by(columns_stored(data, table))
     found: list[Array] = []
     for part in sorted(data.parts(table)):
-        rows, at = _chosen(data, table, part, places)
+        rows, at = _chosen(data, table, part, places, names)
         if not at:
             continue
-        columns = [embeddings(rows[name]) for name in EMBEDDINGS]
+        columns = [embeddings(rows[name]) for name in names]
         found = found or [
-            _file(folder / name, (sets, len(uids) // sets, column.shape[1]))
+            _file(folder / name, (len(uids), column.shape[1]))
             for name, column in zip(("images.npy", "texts.npy"), columns, strict=True)
         ]
         for array, column in zip(found, columns, strict=True):
-            array.reshape(len(uids), -1)[at] = column
+            array[at] = column
         codes[at], scores[at] = _codes(data, part, rows["uid"].to_pylist()), rows["clip_score"]
-    np.save(folder / "codes.npy", codes.reshape(sets, -1, 2))
-    images, texts = (array.reshape(len(uids), -1) for array in found)
-    return Pairs(images, texts, scores, codes)
+    ends = np.cumsum([len(some) for some in by_fold.values()])[:-1]
+    split = (np.split(array, ends) for array in (*found, scores, codes))
+    return {f: Pairs(*arrays) for f, *arrays in zip(by_fold, *split, strict=True)}
 
 
-def reference_sets(
-    data: Dataset, table: str, seed: int, batch: int, rounds: int, folder: Path
-) -> None:
-    """Fill `folder` with `rounds` sets of `batch` pairs, each drawn anew by hash(seed, round, uid);
-    a pool that is smaller than `batch` is the one set.
+def reference_sets(data: Dataset, table: str, config: Compares, folder: Path) -> None:
+    """Fill `folder` with `rounds` sets of `batch` pairs, of each fold where there are folds, each
+    drawn anew by hash(seed, round, uid); a pool or fold that is smaller than `batch` is the one
+    set.
     """
-    sets = [drawn(data, table, seed, "reference 0", batch)]
-    if len(sets[0]) == batch:
-        sets += [drawn(data, table, seed, f"reference {r}", batch) for r in range(1, rounds)]
-    gather(data, table, [uid for one in sets for uid in one], folder, len(sets))
+    crossfitted = "fold" in columns_stored(data, table)
+    wheres = {f: f"fold = {f}" for f in _folds(data, table)} if crossfitted else {0: "true"}
+    sets = {fold: _sets(data, table, config, where) for fold, where in wheres.items()}
+    uids = {fold: [uid for one in some for uid in one] for fold, some in sets.items()}
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        found = {
+            fold: _as_sets(pairs, len(sets[fold]))
+            for fold, pairs in gather(data, table, uids, Path(scratch)).items()
+        }
+        if crossfitted:
+            save_spaces(found, folder)
+        else:
+            found[0].save(folder)
+
+
+def _sets(data: Dataset, table: str, config: Compares, where: str) -> list[list[str]]:
+    def one(round_: int) -> list[str]:
+        return drawn(data, table, config.seed, f"reference {round_}", config.batch, where)
+
+    first = one(0)
+    return [first, *map(one, range(1, config.rounds if len(first) == config.batch else 1))]
+
+
+def _as_sets(pairs: Pairs, sets: int) -> References:
+    sides = (pairs.images, pairs.texts, pairs.codes)
+    return References(*(side.reshape(sets, -1, side.shape[1]) for side in sides))
+
+
+def _folds(data: Dataset, table: str) -> list[int]:
+    """The folds that have scored pairs."""
+    con = connect(data)
+    sql = f"SELECT DISTINCT fold FROM {quote(table)} WHERE {_SCORED} ORDER BY fold"
+    found: list[int] = select(con, sql)["fold"].to_pylist()
+    con.close()
+    return found
+
+
+def _draw(
+    data: Dataset, table: str, what: str, seed: int, purpose: str, count: int, where: str
+) -> pa.Table:
+    order = draw_sql(seed, f"'{purpose} ' || uid")
+    con = connect(data)
+    found = select(
+        con,
+        f"SELECT {what} FROM {quote(table)} WHERE {_SCORED} AND ({where})"
+        f" ORDER BY {order}, uid LIMIT {count}",
+    )
+    con.close()
+    return found
 
 
 def columns(data: Dataset, config: Any, key: str, part: int) -> dict[str, list[Any]]:
@@ -157,14 +230,18 @@ def hashes_of(data: Dataset, part: int) -> dict[str, str | None]:
 
 
 def _chosen(
-    data: Dataset, table: str, part: int, places: Mapping[str, list[int]]
+    data: Dataset,
+    table: str,
+    part: int,
+    places: Mapping[str, list[int]],
+    names: Sequence[str],
 ) -> tuple[pa.Table, list[int]]:
     """Rows of a part that were asked for, once per place, and the places."""
     uids = data.read(table, part, ["uid"])["uid"].to_pylist()
     wanted = [(row, place) for row, uid in enumerate(uids) for place in places.get(uid, ())]
     if not wanted:
         return pa.table({}), []
-    rows = data.read(table, part, ["uid", *SCORED])
+    rows = data.read(table, part, ["uid", "clip_score", *names])
     return rows.take(pa.array([row for row, _ in wanted])), [place for _, place in wanted]
 
 

@@ -1,23 +1,37 @@
-"""What scorers of stored embeddings share: a batch's pairs as arrays, and who has none."""
+"""What scorers of stored embeddings share: a batch's pairs as arrays, and who has none.
+
+Pairs are compared with others in one space, which must not be that of a model that has seen them:
+where the scorer that is read was cross-fitted, and so has stored a `fold` and `own_*` embeddings, a
+pair is compared with pairs of its own fold, by the model that held both out.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from models.base import Batch
-from models.contrast import Pairs, References, codes_of, contrastive_loss
-from models.scorers.pairs import Array, column, spread
+from models.contrast import Pairs, References, codes_of, contrastive_loss, load_spaces
+from models.scorers.pairs import Array, column
 
 ALONE = "no other image and caption to compare with"
+
+
+def compared_by(stored: Collection[str]) -> tuple[str, str]:
+    """Which of a scorer's stored columns are the embeddings, of image and of text, by which its
+    pairs are compared with others.
+    """
+    crossfitted = "fold" in stored
+    return ("own_image_emb", "own_text_emb") if crossfitted else ("image_emb", "text_emb")
 
 
 def missing(batch: Batch, name: str, of: str) -> list[str | None]:
     """Per pair: why it has no stored embeddings of the scorer `of`, None where it has."""
     images, texts, scores = (
-        column(batch, key, name) for key in ("image_emb", "text_emb", "clip_score")
+        column(batch, key, name) for key in (*compared_by(batch.columns), "clip_score")
     )
     return [
         f"not scored by {of}: {batch.image_errors[row] or 'no embedding'}"
@@ -35,9 +49,10 @@ def pairs_at(batch: Batch, rows: Sequence[int], name: str) -> Pairs:
         return [values[row] for row in rows]
 
     uids, captions = ([values[row] for row in rows] for values in (batch.uids, batch.captions))
+    images, texts = (np.array(picked(key)) for key in compared_by(batch.columns))
     return Pairs(
-        np.array(picked("image_emb")),
-        np.array(picked("text_emb")),
+        images,
+        texts,
         np.array(picked("clip_score"), np.float32),
         codes_of([str(uid) for uid in uids], picked("samples__sha256"), captions),
     )
@@ -70,29 +85,37 @@ def directions(
 
 
 def losses(
-    batch: Batch, references: References, temperature: float, name: str, of: str
+    batch: Batch, spaces: Mapping[int, References], temperature: float, name: str, of: str
 ) -> tuple[list[float | None], list[str | None]]:
-    """The contrastive loss of every pair of a batch, None with the reason among the errors."""
+    """The contrastive loss of every pair of a batch, None with the reason among the errors.
+
+    spaces: reference sets by fold; 0 is the fold of all where the scorer `of` has none.
+    """
     errors = missing(batch, name, of)
-    rows = [row for row, error in enumerate(errors) if error is None]
-    if not rows:
-        return [None] * len(batch), errors
-    pairs = pairs_at(batch, rows, name)
-    _refuse_another_space(pairs, references, name, of)
-    found = contrastive_loss(pairs, references, temperature)
-    for row, loss in zip(rows, found, strict=True):
-        if np.isnan(loss):
-            errors[row] = ALONE
-    return spread([None if np.isnan(v) else float(v) for v in found], rows, len(batch)), errors
+    folds = batch.columns.get("fold", [0] * len(batch))
+    good = [row for row, error in enumerate(errors) if error is None]
+    found: list[float | None] = [None] * len(batch)
+    for fold, references in spaces.items():
+        rows = [row for row in good if folds[row] == fold]
+        if not rows:
+            continue
+        pairs = pairs_at(batch, rows, name)
+        _refuse_another_space(pairs, references, name, of)
+        values = contrastive_loss(pairs, references, temperature)
+        for row, value in zip(rows, values.tolist(), strict=True):
+            found[row] = None if math.isnan(value) else value
+    for row in good:
+        errors[row] = ALONE if found[row] is None else None
+    return found, errors
 
 
-def load_references(artifact: Path | None, name: str) -> References:
-    """What a pool-level unit has fitted. Raises ValueError where no folder was given."""
+def load_references(artifact: Path | None, name: str) -> dict[int, References]:
+    """What a pool-level unit has fitted, by fold. Raises ValueError where no folder was given."""
     if artifact is None:
         raise ValueError(
             f"scorer {name}: is fitted on a pool first; no folder of reference pairs was given"
         )
-    return References.load(artifact)
+    return load_spaces(artifact)
 
 
 def _refuse_another_space(pairs: Pairs, references: References, name: str, of: str) -> None:

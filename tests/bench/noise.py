@@ -4,8 +4,9 @@
 
 Prints, by signal level and planted share: AUC of the loss and of the cosine, mean probability, the
 noise rate with its interval, and beside it the share above the mismatches' median, doubled. Then
-the same of a demo's pool (`curate demo --out DIR`), whose mismatches are known. Last comes one JSON
-line. Synthetic pairs are Gaussian: a common vector and noise of its own on either side.
+the same of a demo's pool (`curate demo --out DIR`), whose mismatches are known, of all folds and of
+each. Last comes one JSON line. Synthetic pairs are Gaussian: a common vector and noise of its own
+on either side.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import argparse
 import json
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -40,6 +42,7 @@ HEAD = (
     f"{'rate':>8}{'interval':>18}{'median form':>13}{'seconds':>9}"
 )
 Row = dict[str, Any]
+Fold = tuple[Pairs, References, Array]  # and which pairs are planted mismatches
 
 
 def main() -> None:
@@ -53,29 +56,32 @@ def main() -> None:
     for level, signal in (WEAK | LEVELS).items():
         for planted in PLANTED[::2] if args.quick else PLANTED:
             pool = embedded(2000 if args.quick else 4096, signal, planted)
-            rows.append(measured(level, pool.pairs(), reference_sets(pool), pool.planted))
+            fold = (pool.pairs(), reference_sets(pool), pool.planted)
+            rows.append(measured(level, [fold]))
     if args.demo:
         rows += of_demo(args.demo)
     print(json.dumps({"bench": "noise", "rows": rows}))
 
 
-def measured(level: str, pairs: Pairs, references: References, bad: Array, **more: Any) -> Row:
+def measured(level: str, folds: Sequence[Fold]) -> Row:
     """One pool, fitted and scored; printed."""
     began = time.perf_counter()
-    found = fitted(pairs, references, CONFIG)
+    found = fitted([fold[:2] for fold in folds], CONFIG)
     seconds = time.perf_counter() - began
-    true, wrong = losses_of(pairs, references, CONFIG.temperature)
+    losses = (losses_of(*fold[:2], CONFIG.temperature) for fold in folds)
+    true, wrong = map(np.concatenate, zip(*losses, strict=True))
+    scores = np.concatenate([pairs.scores for pairs, _, _ in folds])
+    bad = np.concatenate([planted for _, _, planted in folds])
     tells = 0 < bad.sum() < len(bad)
     row = {
         "level": level,
         "planted": float(bad.mean()),
         "auc_loss": auc(true[bad], true[~bad]) if tells else None,
-        "auc_cosine": auc(-pairs.scores[bad], -pairs.scores[~bad]) if tells else None,
+        "auc_cosine": auc(-scores[bad], -scores[~bad]) if tells else None,
         "mean_prob": float(Mixture(**found["mixture"]).noise_prob(true).mean()),
         **{name: found[name] for name in ("noise_rate", "lower", "upper")},
         "median_form": float((true > np.median(wrong)).mean() / 0.5),
         "seconds": seconds,
-        **more,
     }
     print(_line(row), flush=True)
     return row
@@ -93,18 +99,26 @@ def _line(row: Row) -> str:
 
 
 def of_demo(folder: Path) -> list[Row]:
-    """The bootstrap's embeddings of a demo: pairs held out of the model that embedded them, with
-    every planted fault, with swapped captions alone, and without any.
+    """The bootstrap's embeddings of a demo, each by the model that held the pair out: with every
+    planted fault, with swapped captions alone, and without any.
     """
     pairs, kinds, folds = _stored(folder)
-    rows = np.random.default_rng(0).permutation(len(kinds))[:1024].reshape(4, 256)
-    references = References(pairs.images[rows], pairs.texts[rows], pairs.codes[rows])
     swapped, clean = kinds == "swapped", np.isin(kinds, ("clean", "flaky_500"))
-    chosen = {"demo all": clean | True, "swapped": clean | swapped, "clean": clean}
-    return [
-        measured(name, _at(pairs, mask & (folds == 0)), references, swapped[mask & (folds == 0)])
-        for name, mask in chosen.items()
-    ]
+    chosen = {"all": clean | True, "swapped": clean | swapped, "clean": clean}
+    rows = []
+    for name, mask in chosen.items():
+        each = [_fold(pairs, folds == f, mask, swapped) for f in np.unique(folds)]
+        rows.append(measured(name, each))
+        rows += [measured(f"{name} {f}", [one]) for f, one in enumerate(each)]
+    return rows
+
+
+def _fold(pairs: Pairs, held_out: Array, mask: Array, swapped: Array) -> Fold:
+    """The masked pairs of a fold, against random sets of all of it."""
+    drawn = np.random.default_rng(0).permutation(np.flatnonzero(held_out))[:1024]
+    rows = drawn[: len(drawn) // 4 * 4].reshape(4, -1)
+    references = References(pairs.images[rows], pairs.texts[rows], pairs.codes[rows])
+    return _at(pairs, mask & held_out), references, swapped[mask & held_out]
 
 
 def _at(pairs: Pairs, mask: Array) -> Pairs:
@@ -128,7 +142,7 @@ def _stored(folder: Path) -> tuple[Pairs, Array, Array]:
         urls = data.read("urls", part, ["uid", "url"]).to_pydict()
         url_of = dict(zip(urls["uid"], urls["url"], strict=True))
         codes = codes_of(uids, [hashes[u] for u in uids], [captions[u] for u in uids])
-        emb = (embeddings(rows[name]) for name in ("image_emb", "text_emb"))
+        emb = (embeddings(rows[name]) for name in ("own_image_emb", "own_text_emb"))
         found.append((*emb, rows["clip_score"].to_numpy(), codes, rows["fold"].to_numpy()))
         kinds += [kind_of[url_of[u], captions[u]] for u in uids]
     *arrays, folds = (np.concatenate(a) for a in zip(*found, strict=True))

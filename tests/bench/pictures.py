@@ -49,7 +49,7 @@ def drawings(cache: Path, count: int, seed: int = 0) -> list[Path]:
     """RGBA PNGs of openclipart, drawn by a seed. All that are bombs are among 2 000 or more of
     them, else as many as there would be in so small a part, at least one on each side of 170 Mpx.
     """
-    root = _openclipart(cache)
+    root = unpacked(cache, "openclipart-png")
     listed = cache / "openclipart-rgba.json"
     if not listed.exists():
         listed.write_text(json.dumps(_rgba(root)))
@@ -79,14 +79,15 @@ def _sources(cache: Path) -> Path:
     return target / "skimage" / "data"
 
 
-def _openclipart(cache: Path) -> Path:
-    target = cache / "openclipart"
+def unpacked(cache: Path, package: str) -> Path:
+    """The folder with the files of a Debian package, got once."""
+    target = cache / ("openclipart" if package == "openclipart-png" else package)
     if not target.exists():
         cache.mkdir(parents=True, exist_ok=True)
-        subprocess.run(["apt-get", "download", "openclipart-png"], check=True, cwd=cache)
-        package = max(cache.glob("openclipart-png_*.deb"))
-        beside = cache / "openclipart.tmp"
-        subprocess.run(["dpkg", "-x", str(package), str(beside)], check=True)
+        subprocess.run(["apt-get", "download", package], check=True, cwd=cache)
+        archive = max(cache.glob(f"{package}_*.deb"))
+        beside = cache / f"{package}.tmp"
+        subprocess.run(["dpkg", "-x", str(archive), str(beside)], check=True)
         beside.rename(target)
     return target
 

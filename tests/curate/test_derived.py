@@ -16,7 +16,17 @@ from curate.score import score
 from models.scorers.ncl import Ncl
 from schemas.configs import ClipScorer, ImageStatsScorer, NclScorer, NoiseScorer, Rule
 from schemas.tables import CAPTIONS, caption_id_of, scores
-from tests.embedded import DIM, Embedded, batch_of, dataset, embedded
+from tests.embedded import (
+    DIM,
+    Embedded,
+    batch_of,
+    dataset,
+    embedded,
+    of_own_folds,
+    plain_losses,
+    seen,
+    turned,
+)
 from tests.stored import BROKEN, SMALL, Stored, discs, parts_of, stored
 from tests.tiny import add_table, whole
 
@@ -24,6 +34,7 @@ POOL = embedded(80, planted=0.2)
 NCL = NclScorer(batch=32, rounds=2, temperature=0.07)
 NOISE = NoiseScorer(of="clip", batch=32, rounds=2)
 ERRORS = {7: "undecodable image"}
+NCL_SCORE = ("scores_ncl", "ncl_score")
 
 
 @pytest.fixture(scope="module")
@@ -222,6 +233,54 @@ def test_the_pass_over_the_images_is_followed_by_what_reads_its_table(tmp_path: 
             "not scored by bootstrap: undecodable image",
         )
         assert all(np.isfinite(row[name]) and row["error"] is None for row in rows.values())
+
+
+def test_pairs_of_a_bootstrap_are_compared_within_their_fold(tmp_path: Path):
+    """Loss and negCLIPLoss of a trained bootstrap are the plain ones of what the model that held a
+    pair out says of the pairs that it held out, by hand from the stored columns."""
+    data = stored(tmp_path, discs(24))
+    ncl = NclScorer(of="bootstrap", temperature=0.07)
+    score(data, [SMALL, NoiseScorer(), ncl])
+    rows = whole(data, "scores_bootstrap")
+    own, common = (_by(rows, f"{space}image_emb", f"{space}text_emb") for space in ("own_", ""))
+    losses, found = (column(data, *of) for of in (("scores_noise", "loss"), NCL_SCORE))
+    cosines = [row["clip_score"] for row in rows]
+    for fold in (0, 1):
+        mine = [at for at, row in enumerate(rows) if row["fold"] == fold]
+        assert len(mine) > 4
+        expected = plain_losses(own, mine, mine, 0.07, cosines)
+        uids = [rows[at]["uid"] for at in mine]
+        assert [losses[uid] for uid in uids] == pytest.approx(expected, abs=1e-5)
+        assert [found[uid] for uid in uids] == pytest.approx(-0.07 * expected, abs=1e-5)
+        by_fold_0 = plain_losses(common, mine, mine, 0.07, cosines)
+        assert (np.abs(by_fold_0 - expected).max() > 0.01) == (fold == 1)
+
+
+def _by(rows, images: str, texts: str) -> Embedded:
+    """Stored rows by two of their columns; all images and captions are distinct."""
+    emb = (np.array([row[name] for row in rows], np.float16) for name in (images, texts))
+    uids = [row["uid"] for row in rows]
+    return Embedded(*emb, uids, uids, np.zeros(len(rows), bool))
+
+
+@pytest.mark.parametrize("parts", [1, 4])
+def test_neither_parts_nor_batches_change_a_cross_fitted_score(
+    tmp_path: Path, monkeypatch, parts: int
+):
+    """The plain losses of each fold to 1e-5, from one part or four, seven pairs at once; the
+    embeddings of the common space change nothing."""
+    monkeypatch.setattr("curate.derived.stored_batches.__defaults__", ("", 7))
+    folds = [int(i % 3 == 0) for i in range(80)]
+    own = turned(POOL, folds)
+    data = dataset(tmp_path, seen(own), parts, name="bootstrap", **of_own_folds(own, folds))
+    score_derived(data, [NoiseScorer(), NclScorer(of="bootstrap", temperature=0.07)])
+    losses, found = (column(data, *of) for of in (("scores_noise", "loss"), NCL_SCORE))
+    for fold in (0, 1):
+        rows = [row for row in range(80) if folds[row] == fold]
+        expected = plain_losses(own, rows, rows, 0.07)
+        assert [losses[own.uids[row]] for row in rows] == pytest.approx(expected, abs=1e-5)
+        scores_ncl = [found[own.uids[row]] for row in rows]
+        assert scores_ncl == pytest.approx(-0.07 * expected, abs=1e-5)
 
 
 def test_a_changed_config_is_refused_before_anything_is_fitted(scored: Dataset):

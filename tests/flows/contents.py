@@ -77,7 +77,7 @@ def assert_equal_but_for_rounding(one: Dataset, other: Dataset) -> None:
     for mine, theirs in zip(*(r["scores_bootstrap"] for r in (rows, others)), strict=True):
         assert mine["uid"] == theirs["uid"]
         assert mine["clip_score"] == pytest.approx(theirs["clip_score"], abs=1e-5)
-        for column in ("image_emb", "text_emb"):
+        for column in ("image_emb", "text_emb", "own_image_emb", "own_text_emb"):
             assert mine[column] == pytest.approx(theirs[column], abs=1e-3)
     exact = rows.keys() - set(ROUNDED)
     assert {t: rows[t] for t in exact} == {t: others[t] for t in exact}

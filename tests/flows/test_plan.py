@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,6 +12,7 @@ import pytest
 from flows.plan import embed_dim, plan, rows_of, stages, subset_rows
 from schemas.configs import (
     AllSelector,
+    BootstrapScorer,
     ClipScorer,
     CurationConfig,
     DownloadConfig,
@@ -159,11 +161,15 @@ def test_only_fractions_bound_what_the_rules_keep(rules, kept):
 
 
 def test_embeddings_count_by_the_models_width():
-    """Two float16 vectors a pair, as wide as open_clip's packaged config says."""
+    """Two float16 vectors a pair, as wide as open_clip's packaged config says; four of a bootstrap,
+    whose pairs have those of their own fold's model as well."""
     assert embed_dim("ViT-L-14") == 768
     assert embed_dim("hf-hub:nobody/knows") == 512
-    with_, without = (
-        bytes_of(recipe(scorers=(ClipScorer(model="ViT-L-14", embeddings=e),)), "score", 1)[0]
-        for e in (True, False)
-    )
-    assert with_ - without == 2 * 2 * 768
+    for make, size in (
+        (partial(ClipScorer, model="ViT-L-14"), 2 * 2 * 768),
+        (partial(BootstrapScorer, embed_dim=64), 4 * 2 * 64),
+    ):
+        with_, without = (
+            bytes_of(recipe(scorers=(make(embeddings=e),)), "score", 1)[0] for e in (True, False)
+        )
+        assert with_ - without == size

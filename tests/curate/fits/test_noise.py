@@ -11,8 +11,21 @@ import pytest
 
 from curate.dataset import Dataset
 from curate.fits import noise
+from models.contrast import contrastive_loss
 from schemas.configs import NoiseScorer
-from tests.embedded import LEVELS, Embedded, dataset, embedded, reference_sets
+from schemas.tables import draw
+from tests.embedded import (
+    LEVELS,
+    Embedded,
+    dataset,
+    embedded,
+    of_own_folds,
+    plain_losses,
+    reference_sets,
+    seen,
+    turned,
+    whole,
+)
 
 CONFIG = NoiseScorer(of="clip", batch=64, rounds=2)
 
@@ -28,7 +41,7 @@ def fit_of(data: Dataset, config: NoiseScorer = CONFIG):
 def test_the_noise_rate_is_the_planted_share(level: str, planted: float):
     """Within the sampling error of 3 000 pairs, clean pools below 1.5 %, at three signal levels."""
     pool = embedded(3000, LEVELS[level], planted)
-    found = noise.fitted(pool.pairs(), reference_sets(pool), CONFIG)
+    found = noise.fitted([(pool.pairs(), reference_sets(pool))], CONFIG)
     assert found["noise_rate"] == pytest.approx(planted, abs=0.015 + 0.1 * planted)
     assert found["lower"] <= found["noise_rate"] <= found["upper"]
     assert found["lower"] - 0.02 <= planted <= found["upper"] + 0.02
@@ -40,7 +53,7 @@ def test_a_weak_scorer_does_not_make_a_clean_pool_noisy(signal: float):
     """AUC 0.78 and 0.87: the interval has 0, and 10 % planted are within theirs."""
     for planted in (0.0, 0.1):
         pool = embedded(4096, signal, planted, seed=2)
-        found = noise.fitted(pool.pairs(), reference_sets(pool), CONFIG)
+        found = noise.fitted([(pool.pairs(), reference_sets(pool))], CONFIG)
         assert found["lower"] <= planted <= found["upper"]
         assert (found["lower"] == 0) or planted
 
@@ -60,11 +73,55 @@ def test_only_so_many_pairs_are_fitted_on(tmp_path: Path):
     assert fit_of(data, CONFIG.model_copy(update={"max_pairs": 30}))["pairs"] == 30
 
 
-def test_of_a_bootstrap_only_fold_0_is_fitted_on(tmp_path: Path):
-    """Its embeddings are by the model that has seen all others."""
-    pool = embedded(120)
-    data = dataset(tmp_path, pool, name="bootstrap", fold=[i % 3 for i in range(120)])
-    assert fit_of(data, NoiseScorer(batch=32))["pairs"] == 40
+def test_all_folds_of_a_bootstrap_are_one_sample(tmp_path: Path):
+    """What is fitted is that of the plain losses of all folds, each against its own pairs, and of
+    mismatches within a fold."""
+    folds = [int(i % 3 == 0) for i in range(90)]
+    own = turned(embedded(90, planted=0.2), folds)
+    data = dataset(tmp_path, seen(own), name="bootstrap", **of_own_folds(own, folds))
+    found = fit_of(data, NoiseScorer(batch=64))
+    assert found["pairs"] == 90
+    true, wrong = [], []
+    for fold in (0, 1):
+        rows = sorted(np.flatnonzero(np.equal(folds, fold)).tolist(), key=_order(own))
+        true += plain_losses(own, rows, rows, 0.07).tolist()
+        pairs = own.take(rows).pairs()
+        chunks, sets = noise.mismatches(pairs), whole(own.take(rows))
+        wrong += [contrastive_loss(chunk, sets, 0.07, True) for chunk in chunks]
+    assert found["losses"] == pytest.approx(np.quantile(true, noise.QUANTILES).tolist(), abs=1e-5)
+    mismatched = np.quantile(np.concatenate(wrong), noise.QUANTILES).tolist()
+    assert found["losses_of_mismatches"] == pytest.approx(mismatched, abs=1e-5)
+
+
+def _order(pool: Embedded):
+    """The order in which rows are drawn."""
+    uids = pool.uids
+    return lambda row: draw(0, f"noise {uids[row]}")
+
+
+def test_the_rate_of_a_cross_fitted_pool_is_the_planted_share(tmp_path: Path):
+    """Though the folds' spaces are turned against each other, and some folds are larger."""
+    folds = [min(i % 5, 2) for i in range(2000)]
+    own = turned(embedded(2000, planted=0.2), folds)
+    data = dataset(tmp_path, seen(own), name="bootstrap", **of_own_folds(own, folds))
+    found = fit_of(data, NoiseScorer(batch=128, rounds=2))
+    assert found["pairs"] == 2000
+    assert found["noise_rate"] == pytest.approx(0.2, abs=0.035)
+    assert found["auc"] > 0.95
+
+
+def test_parts_do_not_change_a_cross_fitted_fit(tmp_path: Path):
+    """To the bit, the sets of every fold included."""
+    folds = [i % 3 for i in range(120)]
+    own = turned(embedded(120, planted=0.2), folds)
+    made = []
+    for parts in (1, 5):
+        root = tmp_path / str(parts)
+        data = dataset(root, own, parts, name="bootstrap", **of_own_folds(own, folds))
+        folder = Path(data.path, "_artifacts", "noise", noise.fit(data, NoiseScorer(batch=32)))
+        made.append({p.relative_to(folder): p.read_bytes() for p in folder.rglob("*.*")})
+    assert made[0] == made[1]
+    assert len(made[0]) == 3 * 3 + 1
 
 
 def test_mismatches_are_other_pairs_captions():

@@ -74,6 +74,23 @@ def test_all_embeddings_live_in_fold_zeros_space(scorer, batch):
     assert np.linalg.norm(columns["image_emb"].astype(float), axis=1) == pytest.approx(1, abs=2e-3)
 
 
+def test_own_embeddings_are_by_the_model_that_held_the_pair_out(scorer, batch):
+    """`own_image_emb` and `own_text_emb`, float16, whose cosine is `clip_score`; of fold 0 they are
+    `image_emb` and `text_emb`."""
+    columns = scorer(batch)
+    for row, fold in enumerate(FOLDS):
+        own = [columns[name][row] for name in ("own_image_emb", "own_text_emb")]
+        for found, expected in zip(
+            own, plain(scorer, batch.images[row], CAPTIONS[row], fold), strict=True
+        ):
+            assert found.dtype == np.float16
+            assert np.abs(found - expected).max() < 1e-3
+        cosine = own[0].astype(float) @ own[1].astype(float)
+        assert cosine == pytest.approx(columns["clip_score"][row], abs=2e-3)
+        for found, name in zip(own, ("image_emb", "text_emb"), strict=True):
+            assert np.array_equal(found, columns[name][row]) == (fold == 0)
+
+
 def test_the_batch_changes_nothing(scorer, batch, take):
     """Any order and any split of a batch gives each pair the same score to 1e-5."""
     whole = scorer(batch)["clip_score"]
@@ -83,7 +100,7 @@ def test_the_batch_changes_nothing(scorer, batch, take):
 
 
 def test_without_embeddings_scores_are_the_same(scorer, artifact, batch):
-    """`embeddings: false` leaves the two columns out and changes no score."""
+    """`embeddings: false` leaves the four columns out and changes no score."""
     columns = Bootstrap(CONFIG.model_copy(update={"embeddings": False}), artifact)(batch)
     assert set(columns) == {"clip_score", "fold", "error"}
     assert columns["clip_score"] == pytest.approx(scorer(batch)["clip_score"], abs=1e-5)
@@ -102,14 +119,16 @@ def test_who_cannot_be_scored_says_why(scorer, batch_of, noise):
     ]  # fmt: skip
     assert [score is None for score in columns["clip_score"]] == [True] * 5 + [False]
     assert columns["fold"] == [None] * 5 + [1]
-    assert np.isnan(columns["image_emb"]).all(axis=1).tolist() == [True] * 5 + [False]
+    for name in ("image_emb", "text_emb", "own_image_emb", "own_text_emb"):
+        assert np.isnan(columns[name]).all(axis=1).tolist() == [True] * 5 + [False]
 
 
 def test_an_empty_batch_keeps_its_columns(scorer, batch_of):
     """No rows in: no scores, and embeddings of shape (0, d)."""
     columns = scorer(batch_of([], [], bootstrap__fold=[]))
     assert columns["clip_score"] == []
-    assert columns["image_emb"].shape == (0, CONFIG.embed_dim)
+    for name in ("image_emb", "text_emb", "own_image_emb", "own_text_emb"):
+        assert columns[name].shape == (0, CONFIG.embed_dim)
 
 
 def test_a_batch_without_folds_is_refused(scorer, batch_of, noise):

@@ -24,7 +24,7 @@ def scorer(folder: Path, pool: Embedded, batch: int = 64) -> Noise:
     references = reference_sets(pool, batch, 2)
     for name, array in vars(references).items():
         np.save(folder / f"{name}.npy", array)
-    (folder / FIT).write_text(json.dumps(fits.fitted(pool.pairs(), references, CONFIG)))
+    (folder / FIT).write_text(json.dumps(fits.fitted([(pool.pairs(), references)], CONFIG)))
     return Noise(CONFIG, folder)
 
 
