@@ -1,7 +1,8 @@
 """Ablate: subsets x seeds -> metrics.
 
-One recipe, equal samples seen, one vocabulary learned from the whole pool: what differs is the
-subset and the seed.
+One recipe, one vocabulary learned from the whole pool, equal samples seen or equal epochs: what
+differs is the subset and the seed. `run` of a row is <trainer>/<subset>-<seed>-<hash>, and
+<trainer>@epochs/... for runs at equal epochs.
 
     root/runs/<trainer>/<subset>-<seed>-<hash>/   a run's log and last checkpoint
 
@@ -14,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import fsspec
@@ -38,7 +40,9 @@ from schemas.tables import METRICS
 class Run:
     """One training and where its results go."""
 
-    name: str  # <trainer>/<subset>-<seed>-<hash>
+    name: str
+    folder: str  # below runs/: two runs that are one training share it
+    trainer: ClipTrainer
     subset: str
     seed: int
     shards: str
@@ -77,7 +81,7 @@ def ablate(
     runs = plan(data, trainer, config, evaluations, shards, words)
     todo = [i for i, run in enumerate(runs) if data.missing(run.claim, [run.part])]
     run_parts(
-        lambda: _worker(data, trainer, evaluations, words, runs),
+        lambda: _worker(data, evaluations, words, runs),
         todo,
         workers,
         label="ablate",
@@ -99,18 +103,33 @@ def plan(
     """The runs, each with its part of `metrics`: the one it has, or the next free one."""
     free = max(_numbers(data), default=-1) + 1
     measured = digest([[e.claimed(), state(e.path)] for e in evaluations])
-    states = {subset: Folder(shards[subset]).state() for subset in config.subsets}
+    folders = {subset: Folder(shards[subset]) for subset in config.subsets}
+    states = {subset: folder.state() for subset, folder in folders.items()}
     runs = []
-    for subset in config.subsets:
-        for seed in config.seeds:
-            who = identity(states[subset], trainer, seed, words)
-            artifact = digest([who, trainer.name, subset, measured])
-            claim = data.claim("metrics", trainer, artifact=artifact, append=True, revisable=True)
-            part, name = _own_part(data, claim), f"{trainer.name}/{subset}-{seed}-{who[:8]}"
-            at = free if part is None else part
-            runs.append(Run(name, subset, seed, shards[subset], claim, at))
-            free += part is None
+    for terms, subset, seed in product(config.equal, config.subsets, config.seeds):
+        told = trainer if terms == "samples" else _of_epochs(trainer, folders, subset)
+        who, label = identity(states[subset], told, seed, words), label_of(trainer, terms)
+        named = [] if terms == "samples" else [terms]
+        artifact = digest([who, trainer.name, subset, measured, *named])
+        claim = data.claim("metrics", told, artifact=artifact, append=True, revisable=True)
+        part, name = _own_part(data, claim), f"{subset}-{seed}-{who[:8]}"
+        at = free if part is None else part
+        folder = f"{trainer.name}/{name}"
+        runs.append(Run(f"{label}/{name}", folder, told, subset, seed, shards[subset], claim, at))
+        free += part is None
     return runs
+
+
+def label_of(trainer: ClipTrainer, terms: str) -> str:
+    """What the names of the runs at these terms begin with."""
+    return trainer.name if terms == "samples" else f"{trainer.name}@{terms}"
+
+
+def _of_epochs(trainer: ClipTrainer, folders: Mapping[str, Folder], subset: str) -> ClipTrainer:
+    """The trainer with samples for as many epochs of a subset as of the largest one."""
+    sizes = {name: sum(1 for _ in folder.samples()) for name, folder in folders.items()}
+    seen = round(trainer.samples_seen * sizes[subset] / max(sizes.values()))
+    return trainer.model_copy(update={"samples_seen": max(trainer.batch_size, seen)})
 
 
 def _numbers(data: Dataset) -> set[int]:
@@ -143,7 +162,6 @@ def state(path: str) -> str:
 
 def _worker(
     data: Dataset,
-    trainer: ClipTrainer,
     evaluations: Sequence[EvaluationConfig],
     words: Vocabulary | None,
     runs: Sequence[Run],
@@ -152,16 +170,23 @@ def _worker(
 
     def work(number: int) -> Stats:
         run = runs[number]
-        checkpoint = fit(run.shards, Path(data.path) / "runs" / run.name, trainer, run.seed, words)
+        folder = Path(data.path) / "runs" / run.folder
+        checkpoint = fit(run.shards, folder, run.trainer, run.seed, words)
         who = {"run": run.name, "subset": run.subset, "seed": run.seed}
         rows = [{**who, **row} for row in validate(checkpoint, evaluations)]
         data.write(run.claim, run.part, pa.Table.from_pylist(rows, METRICS))
-        return {"rows": trainer.samples_seen}
+        return {"rows": run.trainer.samples_seen}
 
     return work
 
 
 # ------------------------------------------------------------------------------- reading the result
+
+
+def at_terms(metrics: pa.Table, terms: str) -> pa.Table:
+    """The rows of the runs at equal `samples` or `epochs`."""
+    of_epochs = pc.match_substring(metrics["run"], "@epochs/")
+    return metrics.filter(of_epochs if terms == "epochs" else pc.invert(of_epochs))
 
 
 def values(metrics: pa.Table, subset: str, metric: str) -> dict[int, float]:
@@ -208,11 +233,21 @@ def t_975(freedom: int) -> float:
 
 
 def summary(metrics: pa.Table, baseline: str | None = None) -> str:
-    """A table for the terminal: mean ± standard deviation over seeds per subset, in percent.
+    """A table for the terminal: mean ± standard deviation over seeds per subset, in percent; one
+    at equal samples seen and one at equal epochs where there are both.
 
     baseline: a subset; then also each other subset's paired difference from it with its 95 %
     interval, in points.
     """
+    both = {terms: at_terms(metrics, terms) for terms in ("samples", "epochs")}
+    there = {terms: rows for terms, rows in both.items() if rows.num_rows}
+    if len(there) < len(both):
+        return _table(next(iter(there.values()), metrics), baseline)
+    words = {"samples": "equal samples seen", "epochs": "equal epochs"}
+    return "\n\n".join(f"at {words[t]}:\n{_table(rows, baseline)}" for t, rows in there.items())
+
+
+def _table(metrics: pa.Table, baseline: str | None) -> str:
     subsets = list(dict.fromkeys(metrics["subset"].to_pylist()))
     names = list(dict.fromkeys(metrics["metric"].to_pylist()))
     lines = [

@@ -235,10 +235,13 @@ class ExportConfig(Config):
 
 
 class AblateConfig(Config):
-    """One training recipe over subsets x seeds at equal samples seen."""
+    """One training recipe over subsets x seeds."""
 
     subsets: tuple[Name, ...]
     seeds: tuple[int, ...] = (0, 1, 2)
+    # samples: every run sees the trainer's `samples_seen` (DataComp's rule). epochs: every run goes
+    # through its subset as often as that many samples go through the largest one (TL;DR's)
+    equal: tuple[Literal["samples", "epochs"], ...] = Field(("samples",), min_length=1)
 
 
 class CurationConfig(Config):

@@ -218,3 +218,23 @@ def rows_of(data: Dataset) -> list[dict]:
     return [
         row for part in fresh.parts("metrics") for row in fresh.read("metrics", part).to_pylist()
     ]
+
+
+def test_equal_epochs_train_small_subsets_for_fewer_samples(place):
+    """At equal epochs a subset of 9 of 24 pairs sees 9 / 24 of the samples; the largest one's run
+    is the one at equal samples, trained once.
+    """
+    data, shards, evaluations = place
+    config = AblateConfig(subsets=("all", "few"), seeds=(0,), equal=("samples", "epochs"))
+    found = ablate(data, TRAINER, config, evaluations, shards)
+    runs = {r["run"].rsplit("-", 1)[0] for r in found.to_pylist()}
+    assert runs == {f"{label}/{s}-0" for label in ("clip", "clip@epochs") for s in ("all", "few")}
+    notes = [
+        json.loads(p.read_text()) for p in Path(data.root).glob("runs/*/*/step-*/checkpoint.json")
+    ]
+    batch = TRAINER.batch_size
+    few = math.ceil(max(batch, round(TRAINER.samples_seen * 9 / 24)) / batch) * batch
+    assert sorted(n["samples"] for n in notes) == sorted([few, 640, 640])
+    blocks = summary(found, "all").split("\n\n")
+    assert [b.splitlines()[0] for b in blocks] == ["at equal samples seen:", "at equal epochs:"]
+    assert "few - all" in blocks[1]
