@@ -90,7 +90,7 @@ class CodebookSelector(_Selector):
 
 
 class D4Selector(_Selector):
-    """SemDeDup, then SSL prototypes: the pairs farthest from their new centroid (D4, 2308.12284)."""
+    """SemDeDup, then SSL prototypes: the pairs farthest from their centroid (D4, 2308.12284)."""
 
     kind: Literal["d4"] = "d4"
     name: Name = "d4"
