@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from curate.dataset import Dataset
+from schemas.configs import Workers
 
 ROWS = 4_000_000  # about what one bucket holds: its rows are all that a worker has in memory
 
@@ -30,10 +31,12 @@ class Scope:
 
     fresh: numbers of such parts; None: all of them. Only edges that have a fresh end are asked for:
     those between the others are in the table already.
+    workers: for what a finder has to compute before its buckets are known.
     """
 
     data: Dataset
     fresh: frozenset[int] | None = None
+    workers: Workers | int = 0
 
     def rows(self, key: str, *, join: str = "", where: str = "true") -> str:
         """SQL that gives uid, key and fresh of the downloaded pairs.
@@ -43,9 +46,7 @@ class Scope:
         from curate.query import with_part_sql
 
         samples = with_part_sql(self.data, "samples")
-        return _ROWS.format(
-            key=key, fresh=self.fresh_sql, samples=samples, join=join, where=where
-        )
+        return _ROWS.format(key=key, fresh=self.fresh_sql, samples=samples, join=join, where=where)
 
     @property
     def fresh_sql(self) -> str:
