@@ -122,6 +122,7 @@ class _Bucket:
         self.fresh = np.ones(len(self.records), dtype=bool)
         if work.fresh is not None:
             self.fresh = np.isin(self.records["part"], sorted(work.fresh))
+        self.news = {*self.records["cluster"][self.fresh].tolist()}  # clusters with fresh rows
         keys = [self.records["uid"], self.fresh, self.records["cluster"]]
         if work.config.mode == "code":
             keys.insert(1, -self.records["distance"])
@@ -136,12 +137,18 @@ class _Bucket:
 
     def ranked(self, cluster: int) -> Iterable[Some]:
         """Who goes by SemDeDup's code: each edge from the pair that removes."""
+        if cluster not in self.news:
+            return
         rows = self.rows(cluster)
         i, j, distance = removed(rows, self.reach.eps)
         yield Some(rows.uids[i], rows.uids[j], distance, False)
 
     def grouped(self, cluster: int) -> Iterable[Some]:
         """Stars and near nodes of a cluster, then those near it in its partners."""
+        near = [p for p in self.work.partners[cluster].tolist() if p >= 0]
+        near = [p for p in near if cluster in self.news or p in self.news]
+        if cluster not in self.news and not near:
+            return
         rows = self.rows(cluster)
         stars, hits = self._settled(cluster, rows)
         member = np.flatnonzero(rows.fresh & ~stars.node)
@@ -149,14 +156,11 @@ class _Bucket:
         distance = distances(rows, leader, rows, member)
         yield Some(rows.uids[leader], rows.uids[member], distance, True)
         yield from self._near(rows, stars, rows, stars, hits)
-        for partner in self.work.partners[cluster]:
-            if partner >= 0 and len(rows):
-                others = self.rows(int(partner))
-                theirs = self.stars.get(int(partner))
-                if theirs is None:
-                    theirs = self._settled(int(partner), others)[0]
-                across = self._across(rows, stars, others, theirs)
-                yield from self._near(rows, stars, others, theirs, across)
+        for partner in near:
+            others = self.rows(partner)
+            theirs = self.stars.get(partner) or self._settled(partner, others)[0]
+            across = self._across(rows, stars, others, theirs)
+            yield from self._near(rows, stars, others, theirs, across)
 
     def _settled(self, cluster: int, rows: Rows) -> tuple[Stars, list[Hits]]:
         here = slice(*np.searchsorted(self.members["cluster"], [cluster, cluster + 1]))

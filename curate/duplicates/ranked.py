@@ -13,7 +13,9 @@ import numpy as np
 
 from curate.duplicates.inverted import Indices
 from curate.duplicates.near import Floats, Rows, distances
-from curate.selectors.kmeans import BLOCK, Matrix
+from curate.selectors.kmeans import Matrix
+
+TILE = 256  # rows of one product; always so many
 
 
 def removed(rows: Rows, eps: float) -> tuple[Indices, Indices, Floats]:
@@ -40,25 +42,25 @@ def removed(rows: Rows, eps: float) -> tuple[Indices, Indices, Floats]:
 def _nearest_before(unit: Matrix, begin: int) -> Indices:
     """For each row from `begin` on: the row before it with the largest product; -1 for none."""
     found = np.full(len(unit), -1, dtype=np.int64)
-    for low in range(begin - begin % BLOCK, len(unit), BLOCK):
+    for low in range(begin - begin % TILE, len(unit), TILE):
         mine = _tile(unit, low)
-        best = np.full(BLOCK, -np.inf, dtype=np.float32)
-        where = np.full(BLOCK, -1, dtype=np.int64)
-        for at in range(0, low + 1, BLOCK):
+        best = np.full(TILE, -np.inf, dtype=np.float32)
+        where = np.full(TILE, -1, dtype=np.int64)
+        for at in range(0, low + 1, TILE):
             cosine = _tile(unit, at) @ mine.T
             if at == low:
-                cosine[np.tri(BLOCK, dtype=bool)] = -np.inf  # itself and who comes after
+                cosine[np.tri(TILE, dtype=bool)] = -np.inf  # itself and who comes after
             top = cosine.argmax(axis=0)
-            value = cosine[top, np.arange(BLOCK)]
+            value = cosine[top, np.arange(TILE)]
             more = value > best
             best[more], where[more] = value[more], at + top[more]
-        found[low : low + BLOCK] = where[: len(unit) - low]
+        found[low : low + TILE] = where[: len(unit) - low]
     found[:begin] = -1
     return found
 
 
 def _tile(unit: Matrix, at: int) -> Matrix:
-    tile = np.zeros((BLOCK, unit.shape[1]), dtype=np.float32)
-    some = unit[at : at + BLOCK]
+    tile = np.zeros((TILE, unit.shape[1]), dtype=np.float32)
+    some = unit[at : at + TILE]
     tile[: len(some)] = some
     return tile

@@ -6,7 +6,7 @@ import io
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from itertools import pairwise
+from itertools import combinations, pairwise
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ import pytest
 from pydantic import ValidationError
 
 from curate.dataset import Dataset
-from curate.duplicates import clustered, inverted
+from curate.duplicates import clustered, inverted, near
 from curate.duplicates.search import Scope
 from curate.duplicates.semantic import find, tables
 from schemas.configs import SemanticDuplicates
@@ -138,9 +138,9 @@ def groups_by_hand(data: Dataset, pool: Pool, eps: float) -> set[tuple[str, str,
             next(i for i in range(j + 1) if (rows[i] == rows[j]).all()) for j in range(len(rows))
         ]
         found |= {(uids[i], uids[j], True) for j, i in enumerate(first) if i < j}
-        near = np.triu(rows @ rows.T, 1) >= 1 - eps
+        close = np.triu(rows @ rows.T, 1) >= 1 - eps
         alone = {j for j, i in enumerate(first) if i == j}
-        pairs = zip(*np.nonzero(near), strict=True)
+        pairs = zip(*np.nonzero(close), strict=True)
         found |= {(uids[i], uids[j], False) for i, j in pairs if {i, j} <= alone}
     return found
 
@@ -243,8 +243,8 @@ def test_eps_0_finds_equal_embeddings_only(mode):
 def test_more_equal_embeddings_are_a_star_around_the_lowest_uid():
     """n copies are n - 1 edges, and the star shares one edge with a near row."""
     rows = vectors(2, 0)
-    near = rows[0] + np.float16(0.02)
-    pool = pool_of([*[rows[0]] * 40, near, rows[1]])
+    close = rows[0] + np.float16(0.02)
+    pool = pool_of([*[rows[0]] * 40, close, rows[1]])
     found = edges(made(pool), SemanticDuplicates(eps=0.02, clusters=1))
     low = min(row.uid for row, _ in pool[:40])
     assert {e["uid"] for e in found if e["member"]} == {low}
@@ -263,8 +263,8 @@ def test_neighbours_find_pairs_that_a_border_splits(monkeypatch):
     """
     pool = pool_of(distinct(vectors(1500, 900, dims=4)))
     rows, uids = unit([v for _, v in pool]), [row.uid for row, _ in pool]
-    near = zip(*np.nonzero(np.triu(rows @ rows.T, 1) >= 1 - 0.004), strict=True)
-    wanted = {frozenset((uids[i], uids[j])) for i, j in near}
+    close = zip(*np.nonzero(np.triu(rows @ rows.T, 1) >= 1 - 0.004), strict=True)
+    wanted = {frozenset((uids[i], uids[j])) for i, j in close}
     config = SemanticDuplicates(eps=0.004, clusters=12)
 
     def found(neighbours: int) -> set[frozenset[str]]:
@@ -357,7 +357,7 @@ def test_a_flood_of_near_copies_costs_its_own_length(block):
 
 def test_a_wide_flood_is_several_stars():
     """Copies that are spread over the threshold still cost few edges, and keep the promises."""
-    pool = pool_of([*flood(1500, 0.05), *flood(1500, 0.12, seed=2)])
+    pool = pool_of([*flood(600, 0.05), *flood(300, 0.12, seed=2)])
     found = edges(made(pool), SemanticDuplicates(eps=0.05, clusters=2))
     stars = promises_hold(found, pool, 0.05)
     assert any(len(star) > 100 for star in stars.values())
@@ -405,10 +405,10 @@ def test_later_searches_add_what_one_search_finds(mode):
     else:
         batch = {row.uid: at for at, some in enumerate(pools) for row, _ in some}
         assert all(batch[a] <= batch[b] for a, b in ends)
-        near = {frozenset((a, b)) for a, b, _ in groups_by_hand(data, pool, 0.0999999)}
-        assert {frozenset(e) for e in ends} <= near
+        close = {frozenset((a, b)) for a, b, _ in groups_by_hand(data, pool, 0.0999999)}
+        assert {frozenset(e) for e in ends} <= close
         gone = {b for _, b in ends}
-        assert all(len(pair & gone) >= 1 for pair in near)
+        assert all(len(pair & gone) >= 1 for pair in close)
 
 
 def test_no_fresh_parts_have_no_edges():
@@ -444,6 +444,34 @@ def test_a_flood_that_comes_in_batches_stays_linear():
     assert len(stars) == 1
     assert max(map(len, searches[5:])) < 60
     assert data.artifact_in_use(CODES)
+
+
+@pytest.mark.parametrize("neighbours", [0, 1])
+@pytest.mark.parametrize("seed", range(6))
+def test_promises_hold_in_any_crowd(seed, neighbours, monkeypatch):
+    """Dense batches, floods of 4: every edge keeps its promise, earlier stars stay as they are, and
+    near pairs that are in no star share an edge.
+    """
+    monkeypatch.setattr(near, "FLOOD", 4)
+    rng = np.random.default_rng(seed)
+    turns = rng.choice(rng.uniform(0, 2, 12), 90) + rng.choice([0, 0.01, 0.04], 90) * rng.normal(
+        size=90
+    )
+    rows = (3 * np.stack([np.cos(turns), np.sin(turns)], axis=1)).astype(np.float16)
+    pools = [pool_of(some, f"b{at}_") for at, some in enumerate(np.split(rows, 3))]
+    config = SemanticDuplicates(eps=0.003, clusters=2, neighbours=neighbours, block_rows=7)
+    data, searches = grown(pools, config)
+    found = [edge for some in searches for edge in some]
+    pool = [pair for some in pools for pair in some]
+    stars = promises_hold(found, pool, 0.003)
+    assert any(len(star) > 4 for star in stars.values())
+    starred = {uid for star in stars.values() for uid in star}
+    ends = {frozenset((e["uid"], e["other_uid"])) for e in found}
+    of = {uid: c for c, (uids, _, _) in enumerate(clusters_by_hand(data, pool)) for uid in uids}
+    row = dict(zip((r.uid for r, _ in pool), unit(rows), strict=True))
+    alone = [(a, b) for a, b in combinations(row, 2) if not {a, b} & starred]
+    close = [(a, b) for a, b in alone if row[a] @ row[b] >= 1 - 0.003]
+    assert all(frozenset(p) in ends for p in close if neighbours or of[p[0]] == of[p[1]])
 
 
 def test_another_space_is_clustered_anew():
