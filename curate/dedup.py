@@ -76,7 +76,7 @@ def _check(data: Dataset, config: DedupConfig) -> None:
 def _find(data: Dataset, config: DuplicatesConfig, workers: Workers | int) -> None:
     name, kind = f"duplicates_{config.name}", finder(config)
     data.claim(name, config)  # a changed config is refused before anything is read
-    step = next_step(data, name, kind.tables(config))
+    step = next_step(data, name, kind.tables(config), workers)
     if step.scope is None:
         return
     search = kind.find(step.scope, config)
