@@ -9,17 +9,17 @@
    in blocks: all that are near (near.py), or who SemDeDup's code removes (ranked.py).
 
 With `neighbours` the nearest other clusters are compared too, which finds pairs that a border
-splits; it multiplies steps 4's reads and products by up to 1 + 2 * neighbours.
+splits; it multiplies step 4's reads and products by up to 1 + 2 * neighbours.
 
 Mode code and fresh pairs: earlier verdicts stand; a fresh pair comes after all earlier ones of
 its cluster, and after the fresh ones that are farther from the centroid.
 
 Measured at 200 000 pairs, 512 numbers each (447 clusters), in seconds of one core: fit 20, assign
-4, sort 4, compare 3 (mode code 4, with two neighbours 9). A million pairs are about 60, 45, 20 and
-35: the fit grows as `train_rows` x clusters and is one thread's, assign and compare as N to the 1.5
-while there are sqrt(N) clusters, sort as N, and these three spread over workers. The fit peaks at some 12 kB per training row (3.1 GB), a worker
-at 0.8 GB. Per million pairs 1.07 GB are written, a sorted copy that stays for the next search, and
-2.1 GB read.
+4, sort 4, compare 3 (mode code 4, with two neighbours 9). By their growth a million pairs are 60,
+45, 20 and 35: the fit grows as `train_rows` x clusters and is one thread's, assign and compare as N
+to the 1.5 while there are sqrt(N) clusters, sort as N; these three spread over workers. The fit
+peaks at 16 kB per training row (4.2 GB at the default), a worker at 0.8 GB. Per million pairs
+1.1 GB are written, a sorted copy that stays for the next search, and 2.1 GB read.
 
 A pair without an embedding, with one that is not finite or all zeros, or without an image is in no
 edge. eps = 0 finds equal embeddings and compares nothing.
