@@ -29,6 +29,7 @@ FLOOD = 100
 SMALL = 64
 PAIRS = 1 << 20  # pairs that are looked at together
 BLOCK = 1 << 24  # overlaps of classes that are looked at together
+_SALT = np.uint64(0x9E3779B97F4A7C15)  # no gram may count for nothing
 Indices = np.ndarray[Any, np.dtype[np.int64]]
 Bools = np.ndarray[Any, np.dtype[np.bool_]]
 Floats = np.ndarray[Any, np.dtype[np.float64]]
@@ -118,7 +119,7 @@ def classes(sets: Sets, group: Indices) -> Classes:
     popular = counts[back] > FLOOD
     starts = sets.first[:-1]
     shared = np.add.reduceat(popular.astype(np.int64), starts)
-    known = np.add.reduceat(np.where(popular, mixed(sets.grams), np.uint64(0)), starts)
+    known = np.add.reduceat(np.where(popular, mixed(sets.grams ^ _SALT), np.uint64(0)), starts)
     shape = mixed(group.astype(np.uint64)) + sets.sizes.astype(np.uint64)
     _, of = np.unique(mixed(known + mixed(shape)), return_inverse=True)
     return Classes(of, popular, shared)

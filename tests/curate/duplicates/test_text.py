@@ -64,21 +64,18 @@ def rows_of(texts: Iterable[str | None]) -> list[Row]:
     return [Row(f"u{i}", text) for i, text in enumerate(texts)]
 
 
-def jaccard(a: str, b: str, size: int) -> float:
-    """By Python's sets of strings, no hash."""
-    one, other = ngrams(normalised(a), size), ngrams(normalised(b), size)
-    return len(one & other) / len(one | other)
-
-
 def all_pairs(rows: Sequence[Row], config: TextDuplicates) -> dict[tuple[str, str], float]:
-    """Every pair of different texts within the threshold, by brute force."""
+    """Every pair of different texts within the threshold and its similarity, by Python's sets of
+    strings, no hash.
+    """
+    texts = {row.uid: normalised(row.caption) for row in rows}
+    grams = {uid: ngrams(text, config.ngram) for uid, text in texts.items() if text}
     near = {}
-    for a, b in combinations(sorted(rows, key=lambda row: row.uid), 2):
-        one, other = a.caption or "", b.caption or ""
-        if normalised(one) and normalised(other) and normalised(one) != normalised(other):
-            similarity = jaccard(one, other, config.ngram)
-            if similarity >= config.threshold:
-                near[a.uid, b.uid] = similarity
+    for a, b in combinations(sorted(grams), 2):
+        shared = len(grams[a] & grams[b])
+        similarity = shared / (len(grams[a]) + len(grams[b]) - shared)
+        if similarity >= config.threshold and texts[a] != texts[b]:
+            near[a, b] = similarity
     return near
 
 
@@ -86,14 +83,15 @@ def spread(found: Sequence[Edge], rows: Sequence[Row]) -> set[tuple[str, str]]:
     """Every pair that the edges say is near: members of one star, or of two that share an edge."""
     star = {row.uid: {row.uid} for row in rows}
     for a, b, _, member in found:
-        if member:
-            whole = star[a] | star[b]
-            star |= dict.fromkeys(whole, whole)
-    pairs = {tuple(sorted(p)) for own in star.values() for p in combinations(own, 2)}
+        if member and star[a] is not star[b]:
+            star[a] |= star[b]
+            star |= dict.fromkeys(star[b], star[a])
+    once = {id(own): own for own in star.values()}.values()
+    pairs = {(min(p), max(p)) for own in once for p in combinations(own, 2)}
     for a, b, _, member in found:
         if not member:
             pairs |= {(min(x, y), max(x, y)) for x in star[a] for y in star[b]}
-    return {(a, b) for a, b in pairs}
+    return pairs
 
 
 @pytest.mark.parametrize("threshold", [0.5, 0.8, 1.0])
@@ -102,7 +100,11 @@ def test_no_edge_is_wrong_and_as_many_are_found_as_the_bands_promise(threshold):
     the share that the S-curve gives for their similarities is found.
     """
     config = TextDuplicates(threshold=threshold, ngram=2)
-    rows = rows_of(dict.fromkeys(captions(700)))
+    long = [
+        f"{' '.join(f'w{k}x{i}' for i in range(9 + k))} {end}" for k in range(9) for end in "abcd"
+    ]
+    again = [" ".join([f"r{k} s{k}"] * times) for k in range(9) for times in (2, 3, 4)]  # 1.0
+    rows = rows_of(dict.fromkeys([*captions(400), *long, *again]))
     near, found = all_pairs(rows, config), edges(Scope(dataset(rows)), config)
     assert {(a, b): pytest.approx(1 - d, abs=1e-6) for a, b, d, _ in found} == {
         pair: near[pair] for pair in near if pair in {row[:2] for row in found}
@@ -110,7 +112,7 @@ def test_no_edge_is_wrong_and_as_many_are_found_as_the_bands_promise(threshold):
     assert not any(member for *_, member in found)
     chances = np.array([promised_recall(config, s) for s in near.values()])
     spare = 4 * np.sqrt((chances * (1 - chances)).sum())
-    assert len(near) > (1000 if threshold < 1 else 3)
+    assert len(near) > {0.5: 200, 0.8: 20, 1.0: 0}[threshold]
     assert len(near) >= len(found) >= chances.sum() - spare
 
 
@@ -197,13 +199,13 @@ def test_what_was_not_downloaded_takes_no_part():
 
 def test_order_parts_and_buckets_change_nothing(monkeypatch: pytest.MonkeyPatch):
     """The same edges from other parts, other placement and many buckets."""
-    rows = rows_of(captions(300) + _flood(150, "end"))
+    rows = rows_of([*captions(150), *_flood(150, "end")])
     first = edges(Scope(dataset(rows, 1)), CONFIG)
-    monkeypatch.setattr("curate.duplicates.search.ROWS", 120)
+    monkeypatch.setattr("curate.duplicates.search.ROWS", 200)
     monkeypatch.setattr(sets, "PAIRS", 50)
     monkeypatch.setattr(sets, "BLOCK", 64)
     assert edges(Scope(dataset(rows[::-1], 7)), CONFIG) == first
-    assert len(first) > 300
+    assert len(first) > 150
 
 
 def test_seeds_are_reproducible():
@@ -218,9 +220,12 @@ def test_seeds_are_reproducible():
 # ------------------------------------------------------------------------------------ floods
 
 
+TEMPLATE = "stock photo of some nice red leather shoes for women on sale"
+
+
 def _flood(count: int, where: str, start: int = 0) -> list[str]:
     """Captions of one template: near each other with the number at the end, far in the middle."""
-    words = "stock photo of some nice red leather shoes for women on sale".split()
+    words = list(TEMPLATE.split())
     place = {"end": len(words), "middle": 6}[where]
     return [
         " ".join([*words[:place], f"n{i}", *words[place:]]) for i in range(start, start + count)
@@ -228,16 +233,17 @@ def _flood(count: int, where: str, start: int = 0) -> list[str]:
 
 
 def test_a_flood_of_one_template_costs_its_length():
-    """m captions that differ in the last word are about m edges, not m * m / 2; and all pairs that
-    the edges stand for are within the threshold.
+    """m captions that differ in the last word are m edges and those of about FLOOD that share no
+    crowded band, not m * m / 2; all pairs that the edges stand for are within the threshold.
     """
     config = TextDuplicates(threshold=0.8)
-    rows = rows_of(_flood(1500, "end") + ["stock photo of some nice red leather shoes for women"])
+    rows = rows_of([*_flood(800, "end"), TEMPLATE])
     found = edges(Scope(dataset(rows)), config)
-    assert len(found) < 1.2 * len(rows)
+    assert len(found) < len(rows) + FLOOD * FLOOD
     members = [row for row in found if row[3]]
-    assert len(members) > 0.98 * len(rows)
-    assert len({uid for row in members for uid in row[:1]}) == 1  # one leader, in no other star
+    assert len(members) > 0.8 * len(rows)
+    ends = [row[1] for row in members]
+    assert len(ends) == len({*ends} - {row[0] for row in members})  # a star each, no chains
     pairs, near = spread(found, rows), all_pairs(rows, config)
     assert pairs <= set(near)
     assert len(pairs) > 0.95 * len(near)
@@ -266,8 +272,8 @@ def test_a_template_whose_captions_are_not_near_is_no_flood_and_costs_no_square(
 def test_large_groups_give_the_pairs_of_small_ones(share, monkeypatch: pytest.MonkeyPatch):
     """By popular grams and classes, or pair by pair: the same similar pairs with a fresh end."""
     rng = random.Random(3)
-    grams = [sorted(rng.sample(range(60), rng.randint(1, 4)) + [100, 101, 102]) for _ in range(400)]
-    grams = [sorted({*g[: rng.randint(2, 7)], 100, 101, 102}) for g in grams]
+    drawn = (rng.sample(range(60), rng.randint(0, 4)) for _ in range(400))
+    grams = [sorted([*some, 100, 101, 102]) for some in drawn]
     own = Sets.of(pa.chunked_array([pa.array(grams, pa.list_(pa.uint64()))]))
     group = np.repeat(np.arange(4), 100)
     fresh = np.tile(np.arange(100) < 100 * share, 4)
@@ -304,7 +310,7 @@ def grown(rows: Sequence[Row], part_of: Placement, config: TextDuplicates) -> li
     for part in sorted({part_of(row.uid) for row in rows}):
         own = sorted((r for r in rows if part_of(r.uid) == part), key=lambda row: row.uid)
         if part:
-            add_parts(data, part, own)
+            add_part(data, part, own)
         new = edges(Scope(data, frozenset([part]) if part else None), config)
         fresh = {row.uid for row in own}
         assert all(a in fresh or b in fresh for a, b, *_ in new)
@@ -313,11 +319,9 @@ def grown(rows: Sequence[Row], part_of: Placement, config: TextDuplicates) -> li
     return found
 
 
-def add_parts(data: Dataset, part: int, rows: Sequence[Row]) -> None:
-    old = sorted(data.parts("urls"))
-    for name, table, of in (("urls", urls_of, ()), ("samples", samples_of, ("urls",))):
-        before = {p: data.read(name, p) for p in old}
-        add_table(data, name, before | {part: table(rows)}, of)
+def add_part(data: Dataset, part: int, rows: Sequence[Row]) -> None:
+    add_table(data, "urls", {part: urls_of(rows)}, ())
+    add_table(data, "samples", {part: samples_of(rows)}, ("urls",))
 
 
 def placed(rows: Sequence[Row], parts: int, at: Callable[[int], int] | None = None) -> Placement:
@@ -329,10 +333,10 @@ def test_searches_of_what_is_new_find_what_one_search_does():
     """Part after part, with copies of old texts: the same pairs are near as in one search, and
     every new edge has a fresh end.
     """
-    texts = captions(240)
+    texts = captions(150)
     rows = rows_of(texts + texts[::5])
     first = spread(edges(Scope(dataset(rows)), CONFIG), rows)
-    assert spread(grown(rows, placed(rows, 4), CONFIG), rows) == first
+    assert spread(grown(rows, placed(rows, 3), CONFIG), rows) == first
 
 
 def test_a_flood_that_goes_on_stays_cheap_and_sound():
@@ -343,12 +347,11 @@ def test_a_flood_that_goes_on_stays_cheap_and_sound():
     rows = rows_of(_flood(660, "end"))
     at = placed(rows, 3, lambda i: 0 if i < 300 else 1 if i < 340 else 2)
     found = grown(rows, at, config)
-    assert len(found) < 660 + 40 * 40 / 2 + 3 * 40
+    assert len(found) < 660 + 3 * FLOOD * FLOOD
     assert spread(found, rows) <= set(all_pairs(rows, config))
     leaders = {a for a, _, _, member in found if member}
-    assert len(leaders) == 2
-    assert len(leaders) < FLOOD
-    assert any({a, b} == leaders for a, b, *_ in found)
+    assert len(leaders) >= 2
+    assert any({a, b} <= leaders for a, b, _, member in found if not member)
 
 
 def test_signatures_are_made_once_per_part():
@@ -358,7 +361,7 @@ def test_signatures_are_made_once_per_part():
     find(Scope(data), CONFIG)
     unit = f"{data.path}/_artifacts/signatures_text"
     before = set(data.fs.find(unit))
-    add_parts(data, 2, rows_of(["something else entirely"]))
+    add_part(data, 2, rows_of(["something else entirely"]))
     find(Scope(data, frozenset([2])), CONFIG)
     new = {file.split("/")[-2] for file in set(data.fs.find(unit)) - before}
     assert len(new) == 2  # of the part, and the floods of this search
