@@ -43,9 +43,7 @@ class Scope:
         from curate.query import with_part_sql
 
         samples = with_part_sql(self.data, "samples")
-        return _ROWS.format(
-            key=key, fresh=self.fresh_sql, samples=samples, join=join, where=where
-        )
+        return _ROWS.format(key=key, fresh=self.fresh_sql, samples=samples, join=join, where=where)
 
     @property
     def fresh_sql(self) -> str:
