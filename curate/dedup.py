@@ -18,7 +18,7 @@ from functools import cache, partial
 import pyarrow as pa
 
 from curate.claims import Claim, digest
-from curate.contamination import decontaminate
+from curate.contamination.match import decontaminate
 from curate.dataset import Dataset
 from curate.duplicates import KINDS, finder
 from curate.duplicates.removed import NOBODY_SQL, rated, removed_pairs

@@ -96,6 +96,15 @@ class Pictures:
         except Unusable as error:
             return Picture(str(error))
 
+    def laid_out(self, pixels: Image) -> Image:
+        """Upright, opaque pixels as `resized` lays them out before it encodes them.
+
+        Raises Unusable for a thin image that would grow beyond `max_pixels`.
+        """
+        height, width = pixels.shape[:2]
+        layout = self._layout(width, height)
+        return _framed(_scaled(pixels, layout), layout)
+
     def _admit(self, header: Header) -> None:
         """Raises Unusable for what the config does not let in."""
         config, sides = self.config, (header.width, header.height)
