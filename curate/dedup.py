@@ -46,7 +46,7 @@ def dedup(data: Dataset, config: DedupConfig | None, workers: Workers | int = 0)
     """
     data.parts("samples")
     if config is None:
-        made = ("duplicates_", "matches_", "decisions_dedup", COPIES)
+        made = ("duplicates_", "codes_duplicates_", "matches_", "decisions_dedup", COPIES)
         data.retire(*(t for t in data.tables() if t.startswith(made)))
         return
     workers = workers_for(data.rows("samples"), workers)
