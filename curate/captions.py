@@ -1,7 +1,8 @@
 """Captions: which of a pair's captions training sees; `captions` of subset_*.
 
 A candidate is (caption_id, text): the original caption, whose id is the pair's uid, then the
-generated ones, in the order of their tables and in the order in which they were made.
+generated ones, in the order of their tables and in the order in which they were made. `all` takes
+what removed copies of the image said too (captions_copies).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Any
 
 from curate.dataset import Dataset
 from schemas.configs import ChooseCaption
+from schemas.tables import COPIES
 
 Chosen = list[dict[str, Any]]  # caption_id, text, weight; the weights of a pair sum to 1
 Candidate = tuple[str, str]
@@ -22,7 +24,9 @@ def caption_tables(data: Dataset, choose: ChooseCaption) -> list[str]:
     """
     if choose.use == "original":
         return []
-    generated = [t for t in data.tables() if t.startswith("captions_")]
+    generated = generated_tables(data)
+    if choose.use == "all" and COPIES in data.tables():
+        return sorted([*generated, COPIES])
     if choose.use != "best":
         return generated
     table = f"scores_{choose.by}"
@@ -31,6 +35,11 @@ def caption_tables(data: Dataset, choose: ChooseCaption) -> list[str]:
         raise ValueError(f"choose: by: {choose.by!r} has no scores ({table}); there are {have}")
     scores = [t for t in data.tables() if t == table or t.startswith(f"{table}@")]
     return generated + scores
+
+
+def generated_tables(data: Dataset) -> list[str]:
+    """The tables of captioners: captions_*, those of removed copies aside."""
+    return [t for t in data.tables() if t.startswith("captions_") and t != COPIES]
 
 
 def captions_of(

@@ -18,7 +18,7 @@ from functools import cache, partial
 import pyarrow as pa
 
 from curate.claims import Claim, digest
-from curate.contamination import decontaminate
+from curate.contamination.match import decontaminate
 from curate.dataset import Dataset
 from curate.duplicates import KINDS, finder
 from curate.duplicates.removed import NOBODY_SQL, rated, removed_pairs
@@ -46,7 +46,7 @@ def dedup(data: Dataset, config: DedupConfig | None, workers: Workers | int = 0)
     """
     data.parts("samples")
     if config is None:
-        made = ("duplicates_", "matches_", "decisions_dedup", COPIES)
+        made = ("duplicates_", "codes_duplicates_", "matches_", "decisions_dedup", COPIES)
         data.retire(*(t for t in data.tables() if t.startswith(made)))
         return
     workers = workers_for(data.rows("samples"), workers)
@@ -76,7 +76,7 @@ def _check(data: Dataset, config: DedupConfig) -> None:
 def _find(data: Dataset, config: DuplicatesConfig, workers: Workers | int) -> None:
     name, kind = f"duplicates_{config.name}", finder(config)
     data.claim(name, config)  # a changed config is refused before anything is read
-    step = next_step(data, name, kind.tables(config))
+    step = next_step(data, name, kind.tables(config), workers)
     if step.scope is None:
         return
     search = kind.find(step.scope, config)

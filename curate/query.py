@@ -93,15 +93,16 @@ def view_sql(data: Dataset, table: str) -> str:
 
     Tables `scores_x@y` (the scores of captions_y) are folded into `scores_x`.
     """
-    prefix = "" if is_local(data.fs) else f"{_protocol(data)}://"
-    files = [
-        literal(f"{prefix}{file}")
-        for member in data.tables()
-        if member == table or member.startswith(f"{table}@")
-        for file in data.files(member)
-    ]
-    body = f"read_parquet([{', '.join(files)}], union_by_name = true)"
+    members = [t for t in data.tables() if t == table or t.startswith(f"{table}@")]
+    body = parquet_sql(data, [file for member in members for file in data.files(member)])
     return f"CREATE OR REPLACE VIEW {quote(table)} AS SELECT * FROM {body}"
+
+
+def parquet_sql(data: Dataset, files: Sequence[str], more: str = "") -> str:
+    """SQL that reads Parquet files of the dataset's file system. more: options for it."""
+    prefix = "" if is_local(data.fs) else f"{_protocol(data)}://"
+    names = ", ".join(literal(f"{prefix}{file}") for file in files)
+    return f"read_parquet([{names}], union_by_name = true{more})"
 
 
 def views(data: Dataset) -> list[str]:
@@ -225,10 +226,8 @@ def lock(con: duckdb.DuckDBPyConnection, data: Dataset) -> None:
 
 def with_part_sql(data: Dataset, table: str) -> str:
     """SELECT of a table's rows and `part`, the number of the part that holds them."""
-    prefix = "" if is_local(data.fs) else f"{_protocol(data)}://"
-    files = ", ".join(literal(f"{prefix}{file}") for file in data.files(table))
     number = r"CAST(regexp_extract(filename, '(\d{8})\.g\d+\.parquet$', 1) AS INTEGER)"
-    body = f"read_parquet([{files}], filename = true, union_by_name = true)"
+    body = parquet_sql(data, data.files(table), ", filename = true")
     return f"SELECT * EXCLUDE (filename), {number} AS part FROM {body}"
 
 
@@ -248,10 +247,8 @@ def some_parts_sql(
     entries = [data.parts(table)[p] for p in parts if p in data.parts(table)]
     bodies = []
     if singles := [e.file for e in entries if e.row_group is None]:
-        prefix = "" if is_local(data.fs) else f"{_protocol(data)}://"
-        files = ", ".join(literal(f"{prefix}{data.path}/{table}/{name}") for name in singles)
         named = ", filename = true" if numbered else ""
-        bodies.append(f"read_parquet([{files}], union_by_name = true{named})")
+        bodies.append(parquet_sql(data, [f"{data.path}/{table}/{name}" for name in singles], named))
     if any(e.row_group is not None for e in entries):
         con.register(f"_{table}", _row_groups(data, table, [c for c, _ in columns], entries))
         bodies.append(quote(f"_{table}"))

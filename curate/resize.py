@@ -10,6 +10,7 @@ of grey and of TIFF images is composited like any other, and a thin image cannot
 from __future__ import annotations
 
 import hashlib
+import struct
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -52,7 +53,9 @@ class Picture:
     exif: str | None = None  # JSON
     sha256: str | None = None
     phash: int | None = None
+    dhash: int | None = None
     thumbnail: bytes | None = None
+    pixel_sha256: str | None = None
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,15 @@ class Pictures:
             return self._kept(body, read_header(body, self.config.max_pixels))
         except Unusable as error:
             return Picture(str(error))
+
+    def laid_out(self, pixels: Image) -> Image:
+        """Upright, opaque pixels as `resized` lays them out before it encodes them.
+
+        Raises Unusable for a thin image that would grow beyond `max_pixels`.
+        """
+        height, width = pixels.shape[:2]
+        layout = self._layout(width, height)
+        return _framed(_scaled(pixels, layout), layout)
 
     def _admit(self, header: Header) -> None:
         """Raises Unusable for what the config does not let in."""
@@ -228,13 +240,23 @@ def _read_back(encoded: bytes) -> Image:
 
 def _described(picture: Picture, body: bytes, header: Header, shown: Image) -> Picture:
     """shown: RGB, what was encoded; of bytes that are kept what they decode to."""
-    phash, thumbnail = fingerprint(shown)
+    seen = fingerprint(shown)
     return replace(
         picture,
         original_width=header.width,
         original_height=header.height,
         exif=exif_json(body),
         sha256=hashlib.sha256(body).hexdigest(),
-        phash=phash,
-        thumbnail=thumbnail,
+        phash=seen.phash,
+        dhash=seen.dhash,
+        thumbnail=seen.thumbnail,
+        pixel_sha256=_pixel_sha256(shown),
     )
+
+
+def _pixel_sha256(shown: Image) -> str:
+    """Of height and width (8 bytes each, little-endian), then the RGB bytes row by row."""
+    height, width = shown.shape[:2]
+    found = hashlib.sha256(struct.pack("<QQ", height, width))
+    found.update(np.ascontiguousarray(shown).data)
+    return found.hexdigest()

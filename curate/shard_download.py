@@ -257,7 +257,9 @@ def _sample(row: Row, outcome: Outcome) -> Row:
         "error_message": picture.error,
         **{name: getattr(picture, name) if outcome.status == SUCCESS else None for name in FACTS},
         "phash": picture.phash,
+        "dhash": picture.dhash,
         "thumbnail": picture.thumbnail,
+        "pixel_sha256": picture.pixel_sha256,
         "attempts": outcome.attempts,
     }
 

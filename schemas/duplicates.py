@@ -84,6 +84,15 @@ class SemanticDuplicates(Config):
     block_rows: Positive = 2048  # of one block of a cluster's cosines
     seed: int = 0
 
+    @model_validator(mode="after")
+    def _neighbours_of_groups(self) -> Self:
+        if self.mode == "code" and self.neighbours:
+            raise ValueError(
+                f"{self.name}: neighbours is {self.neighbours} with mode: code, whose order is that"
+                " of one cluster: set neighbours to 0, or mode to group"
+            )
+        return self
+
 
 class TextDuplicates(Config):
     """Captions that are equal once normalised, or whose sets of word n-grams have a Jaccard

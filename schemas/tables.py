@@ -180,8 +180,8 @@ CAPTIONS = pa.schema(
         pa.field(
             "parent_id", pa.string()
         ),  # the caption it was made from; null: from the image alone
-        pa.field("origin", pa.string()),  # generated | fused | split | ...
-        pa.field("generator", pa.string()),
+        pa.field("origin", pa.string()),  # generated | fused | split | copy | ...
+        pa.field("generator", pa.string()),  # of a copy: the finder that removed its pair
         pa.field("prompt_hash", pa.string()),
         pa.field("decode", pa.string()),  # JSON of the decoding parameters
         pa.field("seed", pa.int64()),
@@ -189,6 +189,10 @@ CAPTIONS = pa.schema(
         pa.field("error", pa.string()),
     ]
 )
+
+# of the family of captions_<captioner>, and no captioner's: the captions of removed copies, whose
+# caption_id is the removed pair's uid
+COPIES = "captions_copies"
 
 CODES = pa.schema([UID, pa.field("codes", pa.list_(pa.int16())), pa.field("cluster", pa.int32())])
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from schemas.base import Config, Name, Positive
 
@@ -27,6 +27,16 @@ class HfCaptioner(Config):
     repetition_penalty: float = Field(1.1, gt=0)  # BLIP's released code
     batch_size: Positive = 16
     seed: int = 0
+
+    @field_validator("name")
+    @classmethod
+    def _not_copies(cls, name: str) -> str:
+        if name == "copies":
+            raise ValueError(
+                "'copies' is taken: captions_copies holds the captions of removed copies;"
+                " give the captioner another `name`"
+            )
+        return name
 
 
 CaptionerConfig = HfCaptioner

@@ -37,6 +37,8 @@ class Row:
     status: str = "success"
     sha256: str | None = None  # None: of the URL, so that no two pairs share it
     phash: int | None = None
+    dhash: int | None = None
+    pixel_sha256: str | None = None
     thumbnail: bytes | None = bytes(192)  # black
     width: int = 100
     height: int = 100
@@ -128,6 +130,8 @@ def _sample(row: Row) -> dict[str, Any]:
         "original_height": row.height,
         "sha256": row.sha256 or hashlib.sha256(row.url.encode()).hexdigest(),
         "phash": row.phash,
+        "dhash": row.dhash,
+        "pixel_sha256": row.pixel_sha256,
         "thumbnail": row.thumbnail,
     }
 

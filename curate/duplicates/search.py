@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from curate.dataset import Dataset
+from schemas.configs import Workers
 
 ROWS = 4_000_000  # about what one bucket holds: its rows are all that a worker has in memory
 
@@ -29,11 +30,13 @@ class Scope:
     """The pairs of `samples`, and who of them is fresh: in a part that no search has seen yet.
 
     fresh: numbers of such parts; None: all of them. Only edges that have a fresh end are asked for:
-    those between the others are in the table already.
+    those between the others are in the table already. workers: for what a finder does by part
+    before its search.
     """
 
     data: Dataset
     fresh: frozenset[int] | None = None
+    workers: Workers | int = 0
 
     def rows(self, key: str, *, join: str = "", where: str = "true") -> str:
         """SQL that gives uid, key and fresh of the downloaded pairs.

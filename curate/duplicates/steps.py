@@ -20,7 +20,7 @@ from typing import Any
 from curate.claims import digest
 from curate.dataset import Dataset
 from curate.duplicates.search import Scope
-from schemas.base import Config
+from schemas.base import Config, Workers
 
 NOTE = "searched.json"
 
@@ -39,20 +39,20 @@ class Step:
         return f"{self.number:06d}-{digest([config.claimed(), self.first, self.states])}"
 
 
-def next_step(data: Dataset, table: str, of: Sequence[str]) -> Step:
+def next_step(data: Dataset, table: str, of: Sequence[str], workers: Workers | int = 0) -> Step:
     """What is to be searched for `table`, which is found from the tables `of`, the parts of which
     lie side by side.
     """
     states = _states(data, of)
     if not (key := data.artifact_in_use(table)):
-        return Step(0, Scope(data), 0, states)
+        return Step(0, Scope(data, workers=workers), 0, states)
     done = json.loads(data.fs.cat_file(f"{data.path}/_artifacts/{table}/{key}/{NOTE}"))
     fresh = {part for part, state in states.items() if done["parts"].get(part) != state}
     if not fresh:
         return Step(int(key[:6]), None, done["first"], states)
     if len(fresh) == len(states):
-        return Step(0, Scope(data), 0, states)
-    scope = Scope(data, frozenset(map(int, fresh)))
+        return Step(0, Scope(data, workers=workers), 0, states)
+    scope = Scope(data, frozenset(map(int, fresh)), workers)
     return Step(int(key[:6]) + 1, scope, done["first"] + done["buckets"], states)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import islice
 
+from curate.captions import generated_tables
 from curate.dataset import Dataset
 from curate.query import connect, quote, select
 from curate.trainers.pool import read_pair
@@ -26,7 +27,7 @@ def learn_from_pool(data: Dataset, size: int) -> Vocabulary:
 
 
 def _captions(data: Dataset) -> Iterator[str]:
-    tables = ["urls", *(t for t in data.tables() if t.startswith("captions_"))]
+    tables = ["urls", *generated_tables(data)]  # what copies say is in urls already
     con = connect(data)
     try:
         for table in tables:  # a uid is a hash: the first ones are a sample

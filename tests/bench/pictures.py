@@ -67,6 +67,12 @@ def drawings(cache: Path, count: int, seed: int = 0) -> list[Path]:
     return [root / name for name in picked]
 
 
+def clip_art(cache: Path) -> list[Path]:
+    """All PNGs of openclipart that are files of their own, sorted."""
+    root = unpacked(cache, "openclipart-png")
+    return sorted(p for p in root.rglob("*.png") if p.is_file() and not p.is_symlink())
+
+
 def _sources(cache: Path) -> Path:
     """The folder of the photos in scikit-image's wheel; its code is not used."""
     target = cache / "scikit-image"

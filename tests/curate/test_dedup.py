@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import uuid
+from math import cos, radians, sin
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from curate.dataset import Dataset
-from curate.dedup import Graph, dedup, walk
-from schemas.configs import DedupConfig, ExactDuplicates, PerceptualDuplicates, Workers
-from tests.tiny import Row, by_url, tiny_dataset, whole
+from curate.dedup import dedup
+from models.phash import fingerprint
+from schemas.configs import (
+    DedupConfig,
+    EvaluationItems,
+    ExactDuplicates,
+    PerceptualDuplicates,
+    SemanticDuplicates,
+    Workers,
+)
+from tests.tiny import Made, Row, by_url, samples_of, tiny_dataset, urls_of, whole
 
 BASE = 0xF0F0_A5A5_3C3C_9696
 RADIUS = PerceptualDuplicates().radius
@@ -272,10 +282,166 @@ def test_ray_workers_decide_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert whole(here, "duplicates_perceptual") == whole(there, "duplicates_perceptual")
 
 
-def test_the_walk_uses_the_first_graph_that_has_a_kept_partner():
-    """Verdicts are the number of the graph, -1 for a pair that stays or has no edge."""
-    empty = np.array([], dtype=np.int64)
-    exact = Graph(np.array([0, 0, -1, -1]), np.array([0, 0]), empty)
-    near = Graph(np.array([0, 1, 2, -1]), np.array([0, 1, 3, 4]), np.array([1, 0, 2, 1]))
-    assert walk([exact, near], 4).tolist() == [-1, 0, -1, -1]
-    assert walk([near], 3).tolist() == [-1, 0, -1]
+def partners(data: Dataset) -> dict[str, str | None]:
+    """URL of the pair that stays for it, by URL."""
+    urls = {row["uid"]: row["url"] for row in whole(data, "urls")}
+    return {
+        urls[row["uid"]]: urls.get(row["duplicate_of"]) for row in whole(data, "decisions_dedup")
+    }
+
+
+def test_every_removed_pair_names_one_that_stays():
+    """duplicate_of is kept itself, and near or equal to the removed pair."""
+    rows = [
+        *(Row(f"copy{i}", sha256="c" * 64, width=10 + i) for i in range(4)),
+        Row("near", phash=flipped(1), width=5),
+        Row("best", phash=flipped(), width=50),
+        Row("alone", phash=flipped(*range(40, 60)), width=9),
+    ]
+    data = tiny_dataset(memory_root(), rows)
+    dedup(data, DedupConfig())
+    found = partners(data)
+    assert found == {
+        "copy0": "copy3",
+        "copy1": "copy3",
+        "copy2": "copy3",
+        "copy3": None,
+        "near": "best",
+        "best": None,
+        "alone": None,
+    }
+
+
+def test_only_find_writes_edges_and_removes_nobody():
+    """The finder's table is there, and the pairs stay."""
+    rows = [Row(f"http://a/{i}", sha256="c" * 64) for i in range(3)]
+    data = tiny_dataset(memory_root(), rows)
+    dedup(data, DedupConfig(finders=(ExactDuplicates(),), only_find=("exact",)))
+    assert data.rows("duplicates_exact") == 2
+    assert set(reasons(data).values()) == {None}
+
+
+def batches(data: Dataset, rows: list[Row], part: int) -> None:
+    """Add these rows as one more part."""
+    for table, made, of in (("urls", urls_of(rows), ()), ("samples", samples_of(rows), ("urls",))):
+        claim = data.claim(table, Made(name=table), of=of, append=not of, revisable=True)
+        data.write(claim, part, made)
+        data.publish(claim)
+
+
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(PAIRS, st.integers(0, 3))
+def test_batch_after_batch_decides_as_all_at_once(drawn, salt):
+    """New pairs are compared with all that are there; representatives are those of the union;
+    earlier edges are neither searched nor written again.
+    """
+    rows = sorted(to_rows(drawn, with_quality=False), key=lambda row: row.uid)
+    groups = [rows[i::3] for i in range(3)]
+    first, *later = [g for g in groups[salt % 3 :] + groups[: salt % 3] if g]
+    data = tiny_dataset(memory_root(), first, lambda uid: 0)
+    config = DedupConfig(finders=(ExactDuplicates(), PerceptualDuplicates()))
+    dedup(data, config)
+    for part, some in enumerate(later, 1):
+        before = set(data.files("duplicates_exact"))
+        batches(data, some, part)
+        dedup(data, config)
+        assert before <= set(data.files("duplicates_exact"))
+    assert reasons(data) == brute_force(rows, config)
+
+
+def matched(folder: Path, pixels: np.ndarray) -> str:
+    """An evaluation set of one image."""
+    folder.mkdir()
+    cv2.imwrite(str(folder / "item.png"), pixels)
+    return str(folder)
+
+
+def test_items_of_an_evaluation_set_go_first_and_represent_nobody(tmp_path: Path):
+    """A pair that shows one is out with `evaluation_<name>`, though it is the best of its copies;
+    the best of the others stays for them.
+    """
+    pixels = np.random.default_rng(3).integers(0, 256, (12, 16, 3), np.uint8)
+    pixels = cv2.resize(pixels, (256, 192), interpolation=cv2.INTER_CUBIC)
+    shown = fingerprint(np.ascontiguousarray(pixels[..., ::-1]))
+    looks = {"phash": shown.phash, "thumbnail": shown.thumbnail}
+    rows = [
+        Row("shows it", sha256="a" * 64, width=90, **looks),
+        Row("same bytes", sha256="a" * 64, width=50),
+        Row("same bytes too", sha256="a" * 64, width=40),
+    ]
+    data = tiny_dataset(memory_root(), rows)
+    held_out = EvaluationItems(name="held", path=matched(tmp_path / "set", pixels))
+    dedup(data, DedupConfig(finders=(ExactDuplicates(),), evaluations=(held_out,)))
+    assert reasons(data) == {
+        "shows it": "evaluation_held",
+        "same bytes": None,
+        "same bytes too": "duplicate_exact",
+    }
+    (row,) = whole(data, "matches_held")
+    assert (row["item"], row["method"]) == ("item.png", "phash")
+
+
+def circle(*degrees: float) -> list[Row]:
+    """Pairs with embeddings at these angles, the first the best."""
+    return [
+        Row(
+            f"{angle}",
+            width=1000 - at,
+            scores={
+                "clip": {"clip_score": 0.3, "image_emb": [cos(radians(angle)), sin(radians(angle))]}
+            },
+        )
+        for at, angle in enumerate(degrees)
+    ]
+
+
+def semantic(**more) -> SemanticDuplicates:
+    return SemanticDuplicates(embeddings="clip", clusters=1, **more)
+
+
+def test_a_share_that_is_to_stay_lowers_eps():
+    """The widest threshold that leaves so many is found among the edges' distances."""
+    rows = circle(0, 3, 50, 56, 100, 109, 150, 162)
+    wide = semantic(eps=1 - cos(radians(13)))
+    for keep, gone in (
+        (1.0, set()),
+        (0.8, {"3"}),
+        (0.7, {"3", "56"}),
+        (0.5, {"3", "56", "109", "162"}),
+    ):
+        data = tiny_dataset(memory_root(), rows)
+        dedup(data, DedupConfig(finders=(wide,), keep=keep))
+        found = {url for url, reason in reasons(data).items() if reason}
+        assert found == gone, keep
+
+
+def test_semdedups_code_removes_by_its_own_order():
+    """In `code` mode a pair goes when one before it is near, even one that went: of a chain only
+    the first stays; `group` keeps both ends.
+    """
+    rows = circle(0, 10, 20, 40, 60)  # in the order of SemDeDup: 60, 0, 10, 40, 20
+    eps = 1 - cos(radians(11))
+    for mode, staying in (("group", {"0", "20", "40", "60"}), ("code", {"0", "40", "60"})):
+        data = tiny_dataset(memory_root(), rows)
+        dedup(data, DedupConfig(finders=(semantic(eps=eps, mode=mode),)))
+        assert {url for url, reason in reasons(data).items() if reason is None} == staying
+
+
+def test_captions_of_copies_become_captions_of_the_pair_that_stays():
+    """An exact copy with another caption lends it; a semantic neighbour does not; None takes all
+    of it back.
+    """
+    rows = [
+        Row("best", "a dog", sha256="a" * 64, width=900),
+        Row("copy", "a sleeping dog", sha256="a" * 64),
+        Row("same", "A dog ", sha256="a" * 64),
+    ]
+    data = tiny_dataset(memory_root(), rows)
+    dedup(data, DedupConfig(finders=(ExactDuplicates(),)))
+    lent = [(row["uid"], row["caption"]) for row in whole(data, "captions_copies")]
+    assert lent == [(rows[0].uid, "a sleeping dog")]
+    dedup(data, DedupConfig(finders=(ExactDuplicates(),), extra_captions=False))
+    assert "captions_copies" not in data.tables()
+    dedup(data, DedupConfig(finders=(ExactDuplicates(),)))
+    dedup(data, None)
+    assert {t for t in data.tables() if "dup" in t or "copies" in t} == set()

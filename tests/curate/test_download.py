@@ -23,6 +23,7 @@ from PIL import Image
 from curate.dataset import Dataset
 from curate.download import download, merge_generations, parts_in_hand
 from curate.ingest import ingest
+from curate.resize import Pictures
 from schemas.configs import DownloadConfig, IngestConfig
 from schemas.tables import SAMPLES
 from tests.downloads import config, members, rows_of, run
@@ -149,6 +150,19 @@ def test_the_tar_has_whole_samples_in_uid_order_and_the_rows_say_where(web):
         assert image == inside[f"{sample['key']}.jpg"]
         pixels = cv2.cvtColor(cv2.imdecode(np.frombuffer(image, np.uint8), 1), cv2.COLOR_BGR2RGB)
         assert pixels.shape == (sample["height"], sample["width"], 3)
+
+
+def test_what_an_image_looks_like_is_written_of_what_was_stored_alone(web):
+    """Both hashes, the thumbnail and the pixels' sha256 are Picture's; null where nothing came."""
+    url = web.image("/looks/a.jpg", seed=3)
+    missing = web.url("/status/404")
+    samples, _, _ = run(rows_of([(url, "a"), (missing, "b")]), config(web))
+    picture = Pictures(config(web)).resized(web.files["/looks/a.jpg"][1])
+    looks = ("phash", "dhash", "thumbnail", "pixel_sha256")
+    stored, failed = ([samples[u][name] for name in looks] for u in (url, missing))
+    assert stored == [getattr(picture, name) for name in looks]
+    assert None not in stored
+    assert failed == [None] * 4
 
 
 def test_the_bytes_depend_on_what_came_and_not_on_when(web):

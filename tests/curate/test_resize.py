@@ -17,7 +17,7 @@ from PIL import Image
 
 from curate.resize import Pictures
 from models.decode import decode, over_white
-from models.phash import phash, thumbnail
+from models.phash import fingerprint
 from schemas.configs import DownloadConfig
 from tests.kinds import bomb, every_kind, png, saved, smooth, turned
 
@@ -253,9 +253,41 @@ def test_what_the_encoder_cannot_hold_is_an_error():
     assert found.error == "Image encoding error"
 
 
+def pixels_sha256(image: np.ndarray) -> str:
+    """The definition: height and width in 8 bytes each, the lower first, then the RGB bytes."""
+    height, width, _ = image.shape
+    sides = height.to_bytes(8, "little") + width.to_bytes(8, "little")
+    return sha256(sides + image.tobytes()).hexdigest()
+
+
+def commented(jpeg: bytes) -> bytes:
+    """The same scan with a comment segment behind the start."""
+    assert jpeg.startswith(b"\xff\xd8")
+    return jpeg[:2] + b"\xff\xfe\x00\x09a note!" + jpeg[2:]
+
+
+@pytest.mark.parametrize("options", [{"image_size": 40}, {"reencode": "never"}])
+def test_two_encodings_of_equal_pixels_have_one_pixel_sha256(options):
+    """PNGs of any compression level, a JPEG with one more segment: other bytes, equal pixels;
+    turned, shaped or drawn otherwise they differ.
+    """
+    shown = smooth(1, 64, 48)
+    levels = [saved(Image.fromarray(shown), "PNG", compress_level=n) for n in (0, 9)]
+    jpeg = saved(Image.fromarray(shown), "JPEG")
+    asked = pictures(**options)
+    for one, other in (levels, (jpeg, commented(jpeg))):
+        first, second = asked.resized(one), asked.resized(other)
+        assert first.sha256 != second.sha256
+        assert first.error is None
+        assert first.pixel_sha256 == second.pixel_sha256
+    others = [shown[::-1], shown.swapaxes(0, 1), np.bitwise_xor(shown, 128)]
+    found = {asked.resized(saved(Image.fromarray(o), "PNG")).pixel_sha256 for o in others}
+    assert len(found | {asked.resized(levels[0]).pixel_sha256}) == 4
+
+
 def test_what_is_known_is_of_the_image_that_was_encoded():
-    """phash and thumbnail are those of a lossless file as models.decode reads it; a lossy encoder
-    does not change them.
+    """The fingerprint and the pixels' sha256 are those of a lossless file as models.decode reads
+    it; a lossy encoder does not change them.
     """
     for name, body in kinds().items():
         found = {
@@ -266,7 +298,8 @@ def test_what_is_known_is_of_the_image_that_was_encoded():
         assert stored.shape == (found["png"].height, found["png"].width, 3)
         for kind, one in found.items():
             assert one.error is None, name
-            assert (one.phash, one.thumbnail) == (phash(stored), thumbnail(stored))
+            assert (one.phash, one.dhash, one.thumbnail) == fingerprint(stored)
+            assert one.pixel_sha256 == pixels_sha256(stored)
             assert one.sha256 == sha256(body).hexdigest()
             assert one.suffix == kind
 

@@ -1,4 +1,4 @@
-"""The perceptual hash against a plain reference, and what it survives."""
+"""The perceptual hashes against plain references, and what they survive."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.phash import phash, thumbnail, trimmed
+from models.phash import dhash, fingerprint, phash, thumbnail, trimmed
 
 
 def reference(image: np.ndarray) -> int:
@@ -40,6 +40,15 @@ def reference(image: np.ndarray) -> int:
     middle = sorted(coefficients[1:])[31]
     offset = 0.02 * np.sqrt(sum(c * c for c in coefficients[1:]) / 63)
     return int("".join("1" if c > middle + offset else "0" for c in coefficients), 2)
+
+
+def reference_dhash(image: np.ndarray) -> int:
+    """The definition, field by field."""
+    grey = cv2.cvtColor(without_border(image), cv2.COLOR_RGB2GRAY)
+    grey = cv2.resize(grey, (32, 32), interpolation=cv2.INTER_AREA)
+    fields = cv2.resize(grey, (9, 8), interpolation=cv2.INTER_AREA).tolist()
+    bits = ["1" if row[x + 1] - row[x] > 2 else "0" for row in fields for x in range(8)]
+    return int("".join(bits), 2)
 
 
 def without_border(image: np.ndarray, tolerance: int = 24) -> np.ndarray:
@@ -76,6 +85,36 @@ def test_it_is_the_hash_of_its_definition(seed, height, width):
     """Bit for bit the plain sums, for any size."""
     image = drawing(seed, height, width)
     assert phash(image) == reference(image)
+    assert dhash(image) == reference_dhash(image)
+    assert fingerprint(image) == (phash(image), dhash(image), thumbnail(image))
+
+
+def test_the_difference_hash_is_that_of_the_full_image_made_small():
+    """Going by way of 32 x 32 flips hardly a bit of what 9 x 8 alone gives."""
+    flipped = []
+    for seed in range(50):
+        grey = cv2.cvtColor(without_border(drawing(seed)), cv2.COLOR_RGB2GRAY)
+        fields = cv2.resize(grey, (9, 8), interpolation=cv2.INTER_AREA).astype(int)
+        bits = np.diff(fields, axis=1).ravel() > 2
+        alone = int("".join(str(int(bit)) for bit in bits), 2)
+        flipped.append(distance(alone, dhash(drawing(seed))))
+    assert np.mean(flipped) < 1
+
+
+def test_what_the_bits_of_a_difference_hash_say():
+    """Brighter to the right is ones, darker zeros, row by row from the top."""
+    ramp = np.repeat(np.arange(0, 252, 4, dtype=np.uint8)[None, :, None], 40, axis=0).repeat(3, 2)
+    assert dhash(ramp) == 2**64 - 1
+    assert dhash(ramp[:, ::-1]) == 0
+    assert dhash(np.concatenate([ramp, ramp[:, ::-1]])) == 0xFFFF_FFFF_0000_0000
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10**6), st.integers(0, 247), st.integers(0, 8))
+def test_noise_in_a_flat_image_flips_no_bit_of_the_difference_hash(seed, colour, noise):
+    """A flat image with noise has no brighter fields."""
+    draw = np.random.default_rng(seed).integers(0, noise + 1, (205, 256, 3))
+    assert dhash((colour + draw).astype(np.uint8)) == 0
 
 
 def test_a_flat_image_has_the_mean_alone():
@@ -84,13 +123,14 @@ def test_a_flat_image_has_the_mean_alone():
     assert phash(np.zeros((50, 40, 3), np.uint8)) == 0
 
 
-def test_recompressing_and_resizing_keep_it_and_other_images_differ():
+@pytest.mark.parametrize("describe", [phash, dhash])
+def test_recompressing_and_resizing_keep_it_and_other_images_differ(describe):
     """JPEG of half the size is within 6 bits; two random drawings are more than 12 apart."""
-    hashes = [phash(drawing(seed)) for seed in range(20)]
+    hashes = [describe(drawing(seed)) for seed in range(20)]
     for seed, original in enumerate(hashes):
         small = cv2.resize(drawing(seed), None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
         jpeg = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, 60])[1]
-        assert distance(original, phash(cv2.imdecode(jpeg, cv2.IMREAD_COLOR))) <= 6
+        assert distance(original, describe(cv2.imdecode(jpeg, cv2.IMREAD_COLOR))) <= 6
     assert min(distance(a, b) for i, a in enumerate(hashes) for b in hashes[:i]) > 12
 
 
@@ -108,14 +148,13 @@ def test_the_trimmed_image_is_the_box_of_what_differs_from_the_corner(seed, colo
 
 
 def test_the_border_does_not_matter():
-    """A drawing on white, its border cropped or noisy or grown: one hash, one thumbnail."""
+    """A drawing on white, its border cropped or noisy or grown: one fingerprint."""
     image = drawing(3) // 2
     wide = framed(image, (20, 30, 40, 10), 255)
     noise = np.random.default_rng(0).integers(240, 256, wide.shape, dtype=np.uint8)
     noisy = np.where(wide == 255, noise, wide)
     for other in (image, wide, noisy, framed(image, (1, 0, 0, 1), 250)):
-        assert phash(framed(other, (5, 5, 5, 5), 255)) == phash(image)
-        assert thumbnail(framed(other, (5, 5, 5, 5), 255)) == thumbnail(image)
+        assert fingerprint(framed(other, (5, 5, 5, 5), 255)) == fingerprint(image)
 
 
 def test_the_offset_keeps_symmetric_drawings_from_flipping(monkeypatch):
@@ -145,6 +184,6 @@ def test_a_thumbnail_is_the_mean_of_its_64_fields():
 @pytest.mark.parametrize("shape", [(4, 4), (4, 4, 4), (0, 4, 3), (4, 4, 1)])
 def test_other_shapes_are_refused(shape):
     """Only RGB is taken: alpha has to be composited before."""
-    for describe in (phash, thumbnail):
+    for describe in (phash, dhash, thumbnail, fingerprint):
         with pytest.raises(ValueError, match=f"{describe.__name__} .* height x width x 3"):
             describe(np.zeros(shape, np.uint8))

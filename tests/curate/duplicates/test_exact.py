@@ -1,13 +1,19 @@
-"""The exact finder: stars of equal bytes or URLs."""
+"""The exact finder: stars of equal bytes, pixels or URLs."""
 
 from __future__ import annotations
 
+import io
 import uuid
+from collections.abc import Sequence
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from curate.duplicates.exact import find
-from schemas.configs import ExactDuplicates
+from curate.duplicates.search import Scope
+from curate.resize import Pictures
+from schemas.configs import DownloadConfig, ExactDuplicates
 from tests.tiny import Row, tiny_dataset
 
 ROWS = [
@@ -18,10 +24,11 @@ ROWS = [
 ]
 
 
-def edges(by: str) -> list[tuple[str, str]]:
-    search = find(tiny_dataset(f"memory://{uuid.uuid4().hex}", ROWS, 3), ExactDuplicates(by=by))
+def edges(by: str, rows: Sequence[Row] = ROWS) -> list[tuple[str, str]]:
+    data = tiny_dataset(f"memory://{uuid.uuid4().hex}", rows, 3)
+    search = find(Scope(data), ExactDuplicates(by=by))
     found = [row for bucket in range(search.buckets) for row in search.edges(bucket).to_pylist()]
-    assert {row["distance"] for row in found} == {0.0}
+    assert {(row["distance"], row["member"]) for row in found} == {(0.0, True)}
     return sorted((row["uid"], row["other_uid"]) for row in found)
 
 
@@ -38,3 +45,24 @@ def test_equal_values_are_stars_around_the_lowest_uid(by, groups, rows_per_bucke
     """Every group has one edge per copy, whatever the buckets; failed downloads are in none."""
     monkeypatch.setattr("curate.duplicates.search.ROWS", rows_per_bucket)
     assert edges(by) == stars(*groups)
+
+
+def test_equal_pixels_are_copies_whatever_their_bytes():
+    """PNGs of two compression levels, a JPEG with one more comment: other bytes, one star each."""
+    shown = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 30, 3), np.uint8))
+    png = [_saved(shown, "PNG", compress_level=level) for level in (0, 9)]
+    jpeg = _saved(shown, "JPEG")
+    jpegs = [jpeg, jpeg[:2] + b"\xff\xfe\x00\x09a note!" + jpeg[2:]]
+    pictures = Pictures(DownloadConfig(image_size=20))
+    rows = [
+        Row(f"u{i}", sha256=picture.sha256, pixel_sha256=picture.pixel_sha256)
+        for i, picture in enumerate(pictures.resized(body) for body in [*png, *jpegs])
+    ]
+    assert len({row.sha256 for row in rows}) == 4
+    assert edges("pixels", rows) == stars(rows[:2], rows[2:])
+
+
+def _saved(image: Image.Image, kind: str, **options: int) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, kind, **options)
+    return stream.getvalue()
