@@ -1,5 +1,5 @@
-"""The configs of captioners, trainers and evaluations, one class each, told apart by `kind`; those of
-scorers, duplicate finders and selectors are in scorers.py, duplicates.py and selectors.py.
+"""The configs of captioners, trainers and evaluations, one class each, told apart by `kind`; those
+of scorers, duplicate finders and selectors are in scorers.py, duplicates.py and selectors.py.
 """
 
 from __future__ import annotations
