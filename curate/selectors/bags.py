@@ -47,7 +47,8 @@ class Bags:
                 some = some @ self.projection
             rows[begin : begin + BLOCK] = some[: len(rows) - begin]
         lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-        return rows / np.maximum(lengths, 1e-12), lengths[:, 0] > 0
+        rows /= np.maximum(lengths, 1e-12)
+        return rows, lengths[:, 0] > 0
 
     def save(self, folder: Path) -> None:
         """Write its arrays."""
