@@ -24,7 +24,7 @@ from curate.claims import Claim, digest
 from curate.dataset import Dataset
 from curate.engine import Stats, Work, run_parts, workers_for
 from curate.selectors import SELECTORS
-from curate.selectors.pool import STAGES, Pool, pool_sql, tables_of
+from curate.selectors.pool import STAGES, Pool, contents, pool_sql, tables_of
 from schemas.configs import ChooseCaption, SelectorConfig, Workers
 from schemas.tables import SUBSET
 
@@ -78,7 +78,8 @@ def _subset(
 ) -> Claim:
     name = f"subset_{config.name}"
     captions = caption_tables(data, choose)
-    state = digest([config.claimed(), data.fingerprint(_inputs(data, config))])
+    made_of = [config.claimed(), data.fingerprint(_inputs(data, config)), *contents(config)]
+    state = digest(made_of)
     made_from = digest([state, choose.claimed(), data.fingerprint(captions)])
     claim = data.claim(name, config, of=("urls",), artifact=made_from)
     if missing := data.missing(claim):
@@ -94,12 +95,13 @@ def _subset(
 def _inputs(data: Dataset, config: SelectorConfig) -> list[str]:
     """The tables that the selection depends on."""
     tables = tables_of(data, _of_survivors(config))
-    if config.kind == "top":
-        tables += [t for t in data.tables() if config.by.startswith(f"{t}__")]
-    if config.kind == "cluster":
-        tables.append(f"scores_{config.embeddings}")
-    if like := getattr(config, "like", None):
-        tables.append(f"subset_{like}")
+    if config.kind == "balance":
+        tables.append("urls")
+    for column in (getattr(config, knob, None) for knob in ("by", "itm_by")):
+        tables += [t for t in data.tables() if column and column.startswith(f"{t}__")]
+    for knob, family in (("embeddings", "scores"), ("codes", "codes"), ("like", "subset")):
+        if name := getattr(config, knob, None):
+            tables.append(f"{family}_{name}")
     return tables
 
 

@@ -81,7 +81,8 @@ class CodebookSelector(_Selector):
     iterations: Positive = 20
     train_rows: Positive = 256_000
     # before the clusters: only the pairs with the highest values of this column of `pairs`, such as
-    # scores_itm__itm_prob, this share of the pool; TL;DR's released list most likely had 0.5
+    # scores_itm__itm_prob, this share of the pool; TL;DR's released list most likely had 0.5.
+    # `fraction` stays a share of the whole pool: 0.25 here is half of each cluster
     itm_by: str | None = None
     itm_top_fraction: float = Field(0.5, gt=0, le=1)
     # TL;DR's released code, for comparison only: integer codes taken for coordinates, PCA to 256
@@ -90,7 +91,7 @@ class CodebookSelector(_Selector):
 
 
 class D4Selector(_Selector):
-    """SemDeDup, then SSL prototypes: the pairs farthest from their centroid (D4, 2308.12284)."""
+    """D4 (2308.12284): SemDeDup, then SSL prototypes, the pairs farthest from a new centroid."""
 
     kind: Literal["d4"] = "d4"
     name: Name = "d4"
@@ -126,12 +127,14 @@ class BalanceSelector(_Selector):
 
     kind: Literal["balance"] = "balance"
     name: Name = "balance"
-    # a text file with one entry a line; None: the pool's own frequent uni- and bigrams, and WordNet
-    # where its lemmas are given in `wordnet`
+    # a text file with one entry a line, in the case that captions have it; None: the pool's own
+    # frequent uni- and bigrams
     metadata: str | None = None
-    wordnet: str | None = None  # a folder with WordNet's index.noun, such as /usr/share/wordnet
-    min_count: Positive = 5  # of a term of the pool's own in the list
-    # pairs of one entry that stay, about: 20 000 of MetaCLIP's 400 M; None: what gives the size
+    # a folder with WordNet's index.noun, such as /usr/share/wordnet: its lemmas are entries too
+    wordnet: str | None = None
+    min_count: Positive = 5  # captions with a term of the pool's own, for it to be an entry
+    # pairs of one entry that stay, about: 20 000 of MetaCLIP's 400 M; None: what gives the size.
+    # Where it is given, it can leave fewer than the size
     t: float | None = Field(None, gt=0)
 
 
@@ -143,7 +146,9 @@ class NclNormSimSelector(_Selector):
     by: str = "scores_ncl__ncl_score"  # column of `pairs`
     by_fraction: float = Field(0.3, gt=0, le=1)  # of the pool, by that
     embeddings: Name = "clip"  # whose image_emb is compared
-    references: str | None = None  # .npy of image embeddings (n, d); None: the pool itself
+    # .npy or .safetensors of image embeddings (n, d); None: 50 000 of the pool's own, drawn by
+    # hash, a pair not compared with itself
+    references: str | None = None
     norm: Literal["2", "inf"] = "inf"
 
 

@@ -194,6 +194,8 @@ CAPTIONS = pa.schema(
 # caption_id is the removed pair's uid
 COPIES = "captions_copies"
 
+# codes_<captioner>: codes; codes_<selector>, of the codebook selector codes_<selector>_clusters:
+# cluster
 CODES = pa.schema([UID, pa.field("codes", pa.list_(pa.int16())), pa.field("cluster", pa.int32())])
 
 DUPLICATES = pa.schema(
@@ -217,6 +219,9 @@ MATCHES = pa.schema(
         pa.field("method", pa.string()),  # phash | embedding | caption
     ]
 )
+
+# of the pairs that the selector had to choose from
+NORMSIM = pa.schema([UID, pa.field("normsim", pa.float32())])
 
 DECISIONS = pa.schema(
     [UID, pa.field("keep", pa.bool_(), nullable=False), pa.field("reason", pa.string())]
@@ -275,6 +280,7 @@ FAMILIES: Mapping[str, pa.Schema] = {
     "codes_": CODES,
     "duplicates_": DUPLICATES,
     "matches_": MATCHES,
+    "normsim_": NORMSIM,
     "subset_": SUBSET,
 }
 # what `pairs` starts with; then scores_* and decisions_*

@@ -50,7 +50,7 @@ def fit(data: Dataset, config: NearReferenceScorer, workers: Workers | int = 0) 
 
 
 def _make(data: Dataset, config: NearReferenceScorer, table: str, folder: Path) -> None:
-    references = load_references(config)
+    references = load_references(config.references, _said(config))
     uids = drawn(data, table, config.seed, "near_reference", config.train_rows, "image_emb NOTNULL")
     sample = _gathered(data, table, uids)
     if not len(sample):
@@ -81,21 +81,23 @@ def _gathered(data: Dataset, table: str, uids: list[str]) -> Matrix:
     return vectors[known & vectors.any(axis=1)]
 
 
-def load_references(config: NearReferenceScorer) -> Matrix:
-    """Unit rows (n, d). Raises ValueError with the file, what it holds and what it should."""
-    path = Path(config.references)
+def load_references(file: str, said: str) -> Matrix:
+    """Unit rows (n, d) of an .npy or .safetensors. Raises ValueError with `said` of the file, what
+    it holds and what it should.
+    """
+    path = Path(file)
     try:
         found = _tensor(path) if path.suffix == ".safetensors" else np.load(path)
     except (OSError, ValueError, EOFError) as error:
-        raise ValueError(f"{_said(config)} cannot be read: {error}") from error
+        raise ValueError(f"{said} cannot be read: {error}") from error
     shape = list(found.shape)
     if found.ndim != MATRIX or not found.size or not np.issubdtype(found.dtype, np.floating):
-        raise ValueError(f"{_said(config)} are {found.dtype} {shape}, must be floats (n, d)")
+        raise ValueError(f"{said} are {found.dtype} {shape}, must be floats (n, d)")
     rows = found.astype(np.float32)
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
     if not (np.isfinite(lengths).all() and lengths.all()):
         bad = int((~np.isfinite(lengths) | (lengths == 0)).sum())
-        raise ValueError(f"{_said(config)}: {bad} of {len(rows)} rows are no direction: drop them")
+        raise ValueError(f"{said}: {bad} of {len(rows)} rows are no direction: drop them")
     return np.asarray(rows / lengths, np.float32)
 
 

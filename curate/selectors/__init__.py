@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from curate.selectors import all as everything
-from curate.selectors import cluster, random, top
+from curate.selectors import balance, cluster, codebook, ncl_normsim, random, top
 from curate.selectors.pool import Pool
 
 SELECTORS: Mapping[str, Callable[[Pool, Any], str]] = {
@@ -18,4 +18,7 @@ SELECTORS: Mapping[str, Callable[[Pool, Any], str]] = {
     "random": random.select,
     "top": top.select,
     "cluster": cluster.select,
+    "codebook": codebook.select,
+    "balance": balance.select,
+    "ncl_normsim": ncl_normsim.select,
 }

@@ -14,9 +14,11 @@ Matrix = np.ndarray[Any, np.dtype[np.float32]]
 BLOCK = 1024  # rows of one product; always so many: no sum depends on where a part ends
 
 
-def fit_centroids(embeddings: Matrix, clusters: int, iterations: int, seed: int) -> Matrix:
-    """Centroids of spherical k-means, (at most clusters, d) unit rows. embeddings: unit rows (n,
-    d).
+def fit_centroids(
+    embeddings: Matrix, clusters: int, iterations: int, seed: int, spherical: bool = True
+) -> Matrix:
+    """Centroids of k-means, (at most clusters, d), unit rows if spherical. embeddings: unit rows
+    (n, d).
     """
     import faiss
 
@@ -32,7 +34,7 @@ def fit_centroids(embeddings: Matrix, clusters: int, iterations: int, seed: int)
             clusters,
             niter=iterations,
             seed=seed % 2**31,
-            spherical=True,
+            spherical=spherical,
             min_points_per_centroid=1,
             max_points_per_centroid=rows,
         )

@@ -45,3 +45,17 @@ def test_no_rows_have_no_nearest():
     """Nothing in, nothing out."""
     places, products = Nearest(unit(3, 4, 0))(np.empty((0, 4), np.float32))
     assert len(places) == len(products) == 0
+
+
+@pytest.mark.parametrize("size", [7, 64, 10_000])
+def test_a_point_that_is_left_out_is_never_the_nearest(monkeypatch, size):
+    """Each row has its own such point, or none; where no other is left the product is -inf."""
+    monkeypatch.setattr(nearest, "POINTS", size)
+    points = unit(200, 16, 4)
+    but = np.where(np.arange(200) % 3 == 0, -1, np.arange(200))
+    products = points.astype(np.float64) @ points.astype(np.float64).T
+    products[but >= 0, but[but >= 0]] = -np.inf
+    places, best = Nearest(points)(points, but)
+    assert places.tolist() == products.argmax(axis=1).tolist()
+    assert best == pytest.approx(products.max(axis=1), abs=1e-5)
+    assert Nearest(points[:1])(points[:1], np.array([0]))[1].tolist() == [-np.inf]

@@ -1,4 +1,4 @@
-"""The cluster selector: exact quotas, draws within clusters, the same for every placement."""
+"""The cluster selector: draws within clusters, the same for every placement."""
 
 from __future__ import annotations
 
@@ -7,15 +7,13 @@ import uuid
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from curate.compress import compress
 from curate.dataset import Dataset
-from curate.selectors.cluster import quotas
 from curate.selectors.kmeans import fit_centroids, nearest, unit_rows
 from schemas.configs import ChooseCaption, ClusterSelector
 from schemas.tables import draw
+from tests.planted import coded
 from tests.tiny import Row, by_url, tiny_dataset, whole
 
 AXES = np.eye(4)
@@ -39,23 +37,6 @@ def cut(rows: list[Row], config: ClusterSelector, parts: int = 2, salt: int = 0)
     data = tiny_dataset(f"memory://{uuid.uuid4().hex}", rows, by_url(parts, salt))
     compress(data, [config], ChooseCaption())
     return data
-
-
-@given(st.lists(st.integers(0, 50), min_size=1, max_size=12), st.integers(0, 700))
-def test_quotas_are_exact_and_fair(sizes, count):
-    """They add up, ask no cluster for more than it has, and are within one of the share."""
-    found = quotas(sizes, count)
-    rows = sum(sizes)
-    taken = min(count, rows)
-    assert sum(found) == taken
-    for quota, size in zip(found, sizes, strict=True):
-        assert 0 <= quota <= size
-        assert rows == 0 or abs(quota - taken * size / rows) < 1
-
-
-def test_no_clusters_have_no_quotas():
-    """An empty pool is no error."""
-    assert quotas([], 5) == []
 
 
 def test_each_cluster_gives_its_share_by_lowest_draw():
@@ -149,3 +130,11 @@ def test_unit_rows_marks_what_cannot_be_used():
     rows, known = unit_rows(column)
     assert known.tolist() == [True, False, False, True]
     assert rows.tolist() == [[pytest.approx(0.6), pytest.approx(0.8)], [0, 0], [0, 0], [0, 0]]
+
+
+def test_the_codes_of_a_captioner_are_not_overwritten():
+    """A cluster selector with a captioner's name is refused: its clusters would replace codes."""
+    data = coded(f"memory://{uuid.uuid4().hex}", blobs(4, 4), [[1, 2]] * 9)
+    message = "'codebook' writes its clusters to codes_codebook, which 'codes_codebook' has made"
+    with pytest.raises(ValueError, match=message):
+        compress(data, [ClusterSelector(name="codebook", count=2)], ChooseCaption())
