@@ -96,8 +96,8 @@ def _inputs(data: Dataset, config: SelectorConfig) -> list[str]:
     tables = tables_of(data, _of_survivors(config))
     if config.kind == "top":
         tables += [t for t in data.tables() if config.by.startswith(f"{t}__")]
-    if config.kind == "cluster":
-        tables.append(f"scores_{config.embeddings}")
+    if embeddings := getattr(config, "embeddings", None):
+        tables.append(f"scores_{embeddings}")
     if like := getattr(config, "like", None):
         tables.append(f"subset_{like}")
     return tables

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from curate.selectors import all as everything
-from curate.selectors import cluster, random, top
+from curate.selectors import cluster, d4, density, facility, kcenter, random, top
 from curate.selectors.pool import Pool
 
 SELECTORS: Mapping[str, Callable[[Pool, Any], str]] = {
@@ -18,4 +18,8 @@ SELECTORS: Mapping[str, Callable[[Pool, Any], str]] = {
     "random": random.select,
     "top": top.select,
     "cluster": cluster.select,
+    "d4": d4.select,
+    "density": density.select,
+    "kcenter": kcenter.select,
+    "facility": facility.select,
 }
