@@ -53,6 +53,17 @@ def test_equally_far_pairs_go_by_number():
 
 
 @settings(max_examples=40, deadline=None)
+@given(st.integers(0, 999), st.integers(1, 12))
+def test_ties_across_blocks_go_by_number(seed, block):
+    """Corners of a cube, whose cosines are exact and often equal: the plain order in any blocks."""
+    corners = np.random.default_rng(seed).integers(0, 2, size=(40, 16)) * 2 - 1
+    rows = np.unique(corners, axis=0).astype(np.float32) / 4
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("curate.selectors.kcenter.BLOCK", block)
+        assert farthest_first(rows, 0, len(rows)).tolist() == plain(rows, 0, len(rows))
+
+
+@settings(max_examples=40, deadline=None)
 @given(st.integers(3, 10), st.integers(1, 4), st.integers(0, 999))
 def test_its_radius_is_at_most_twice_the_best(n, count, seed):
     """No set of as many pairs covers all within less than half of the distance."""
