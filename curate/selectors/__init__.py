@@ -10,7 +10,18 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from curate.selectors import all as everything
-from curate.selectors import balance, cluster, codebook, ncl_normsim, random, top
+from curate.selectors import (
+    balance,
+    cluster,
+    codebook,
+    d4,
+    density,
+    facility,
+    kcenter,
+    ncl_normsim,
+    random,
+    top,
+)
 from curate.selectors.pool import Pool
 
 SELECTORS: Mapping[str, Callable[[Pool, Any], str]] = {
@@ -21,4 +32,8 @@ SELECTORS: Mapping[str, Callable[[Pool, Any], str]] = {
     "codebook": codebook.select,
     "balance": balance.select,
     "ncl_normsim": ncl_normsim.select,
+    "d4": d4.select,
+    "density": density.select,
+    "kcenter": kcenter.select,
+    "facility": facility.select,
 }
