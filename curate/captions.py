@@ -2,7 +2,8 @@
 
 A candidate is (caption_id, text): the original caption, whose id is the pair's uid, then the
 generated ones, in the order of their tables and in the order in which they were made. `all` takes
-what removed copies of the image said too (captions_copies).
+what removed copies of the image said too (captions_copies); `concat` joins the original with each
+generated one within the trainer's context (models/token_budget.py), TL;DR's refinement.
 """
 
 from __future__ import annotations
@@ -10,9 +11,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from curate.claims import digest
 from curate.dataset import Dataset
-from schemas.configs import ChooseCaption
-from schemas.tables import COPIES
+from models.token_budget import Count, counter, joined
+from schemas.configs import CLIP_TOKENIZER, TOKENS, ChooseCaption
+from schemas.tables import COPIES, caption_id_of
 
 Chosen = list[dict[str, Any]]  # caption_id, text, weight; the weights of a pair sum to 1
 Candidate = tuple[str, str]
@@ -37,6 +40,18 @@ def caption_tables(data: Dataset, choose: ChooseCaption) -> list[str]:
     return generated + scores
 
 
+def effective(own: ChooseCaption | None, recipe: ChooseCaption) -> ChooseCaption:
+    """What a selector's pairs are seen with: its own choice or the recipe's, whose token budget is
+    for both; of a choice that joins nothing the budget says nothing.
+    """
+    chosen = own or recipe
+    if chosen.use != "concat":
+        return chosen.model_copy(update={"max_tokens": None, "tokenizer": None})
+    tokens = chosen.max_tokens or recipe.max_tokens or TOKENS - 2
+    tokenizer = chosen.tokenizer or recipe.tokenizer or CLIP_TOKENIZER
+    return chosen.model_copy(update={"max_tokens": tokens, "tokenizer": tokenizer})
+
+
 def generated_tables(data: Dataset) -> list[str]:
     """The tables of captioners: captions_*, those of removed copies aside."""
     return [t for t in data.tables() if t.startswith("captions_") and t != COPIES]
@@ -50,8 +65,13 @@ def captions_of(
     originals = {r["uid"]: (r["uid"], r["caption"] or "") for r in urls if r["uid"] in uids}
     generated = _generated(data, part, uids, [t for t in tables if t.startswith("captions_")])
     scores = _scores(data, part, [t for t in tables if t.startswith("scores_")])
+    count = counter(choose.tokenizer or CLIP_TOKENIZER) if choose.use == "concat" else None
     return {
-        uid: weighted(pick(choose.use, original, generated.get(uid, []), scores))
+        uid: weighted(
+            pick(choose.use, original, generated.get(uid, []), scores)
+            if count is None
+            else concat(choose, original, generated.get(uid, []), count)
+        )
         for uid, original in originals.items()
     }
 
@@ -68,6 +88,21 @@ def pick(
     if use == "best":
         return [max(candidates, key=lambda c: scores.get(c[0], float("-inf")))]
     return candidates
+
+
+def concat(
+    choose: ChooseCaption, original: Candidate, generated: Sequence[Candidate], count: Count
+) -> list[Candidate]:
+    """The original joined with each generated caption; the original where there is none."""
+    how = digest(choose.claimed())
+    budget = choose.max_tokens or TOKENS - 2
+    return [
+        (
+            caption_id_of(original[0], "concat", how, caption_id, 0, 0),
+            joined(original[1], text, budget, choose.reserve, choose.separator, count),
+        )
+        for caption_id, text in generated
+    ] or [original]
 
 
 def weighted(chosen: Sequence[Candidate]) -> Chosen:

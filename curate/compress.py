@@ -19,7 +19,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curate.captions import caption_tables, captions_of
+from curate.captions import caption_tables, captions_of, effective
 from curate.claims import Claim, digest
 from curate.dataset import Dataset
 from curate.engine import Stats, Work, run_parts, workers_for
@@ -38,6 +38,8 @@ def compress(
     workers: Workers | int = 0,
 ) -> None:
     """Write subset_<name> of every selector, and decisions_select of the first one.
+
+    choose: for the selectors that have none of their own; its token budget is for all of them.
 
     Every part of `urls` has a part in each subset, maybe without rows. In decisions_select, a
     survivor that the first selector leaves out is dropped with `not selected by <name>`; a pair
@@ -76,7 +78,7 @@ def _check_like(data: Dataset, selectors: Sequence[SelectorConfig], at: int) -> 
 def _subset(
     data: Dataset, config: SelectorConfig, choose: ChooseCaption, workers: Workers | int
 ) -> Claim:
-    name = f"subset_{config.name}"
+    name, choose = f"subset_{config.name}", effective(config.choose, choose)
     captions = caption_tables(data, choose)
     made_of = [config.claimed(), data.fingerprint(_inputs(data, config)), *contents(config)]
     state = digest(made_of)

@@ -50,7 +50,7 @@ def curation(config: CurationConfig) -> Any:
         step(recaption)(data, config.captioners, config.rules, workers)  # survivors -> captions_*
         step(score_captions)(data, config.scorers, config.captioners, workers)  # -> their scores
     step(dedup)(data, config.dedup, workers)  # samples -> duplicates_*, decisions_dedup
-    step(compress)(data, config.selectors, config.choose, workers)  # survivors -> subset_*
+    step(compress)(data, config.selectors, config.choosing, workers)  # survivors -> subset_*
     shards = {e.subset: step(export)(data, e, workers) for e in config.exports}  # -> shards
     show_funnel(data)
     if config.trainer and config.ablate:

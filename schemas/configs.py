@@ -48,6 +48,7 @@ from schemas.scorers import (
 from schemas.selectors import (
     AllSelector,
     BalanceSelector,
+    ChooseCaption,
     ClusterSelector,
     CodebookSelector,
     D4Selector,
@@ -70,6 +71,8 @@ from schemas.units import (
 )
 
 __all__ = [
+    "CLIP_TOKENIZER",
+    "TOKENS",
     "AblateConfig",
     "AllSelector",
     "BalanceSelector",
@@ -126,6 +129,11 @@ __all__ = [
     "explain",
     "load_config",
 ]
+
+
+TOKENS = 77  # of CLIP's context, start and end included
+WORDS = "words"  # of models/vocabulary.py, as a trainer with a `vocabulary` counts
+CLIP_TOKENIZER = "ViT-B-32"  # open_clip's default tokenizer, by the name of a model that has it
 
 
 class IngestConfig(Config):
@@ -205,20 +213,6 @@ class Rules(Config):
     rules: tuple[Rule, ...] = ()
 
 
-class ChooseCaption(Config):
-    """Which caption training sees."""
-
-    use: Literal["original", "generated", "best", "all"] = "original"
-    # a scorer's name for `best`, such as clip: the caption with its highest score
-    by: str | None = None
-
-    @model_validator(mode="after")
-    def _best_needs_by(self) -> Self:
-        if (self.use == "best") != (self.by is not None):
-            raise ValueError("`use: best` names its scorer in `by`, and nothing else does")
-        return self
-
-
 class ExportConfig(Config):
     """WebDataset shards with parquet sidecars and sizes.json, of one subset."""
 
@@ -264,6 +258,23 @@ class CurationConfig(Config):
     ablate: AblateConfig | None = None
     workers: Workers = Workers()
 
+    @property
+    def choosing(self) -> ChooseCaption:
+        """`choose` with the tokens that the trainer's context holds, start and end aside, and what
+        counts them.
+        """
+        context, tokenizer = TOKENS, CLIP_TOKENIZER
+        if self.trainer is not None:
+            model = self.trainer.model
+            if isinstance(model, dict):
+                context = int(model.get("text_cfg", {}).get("context_length", TOKENS))
+            tokenizer = model if isinstance(model, str) else CLIP_TOKENIZER
+            tokenizer = tokenizer if self.trainer.vocabulary is None else WORDS
+        tokens = {"max_tokens": self.choose.max_tokens or context - 2}
+        return self.choose.model_copy(
+            update=tokens | {"tokenizer": self.choose.tokenizer or tokenizer}
+        )
+
     @model_validator(mode="after")
     def _names_are_unique(self) -> Self:
         for family in ("scorers", "rules", "captioners", "selectors", "evaluations"):
@@ -290,8 +301,9 @@ class CurationConfig(Config):
         listed = any(source.format in ("auto", "datacomp") for source in self.ingest)
         of_images = [*scorers, *(["datacomp"] if listed else [])]  # a list can bring embeddings
         refuse_unknown("scorers.of", of, of_images, "scorers with embeddings")
-        if self.choose.by is not None:
-            refuse_unknown("choose.by", [self.choose.by], scorers, "alignment scorers")
+        chosen = [self.choose, *(s.choose for s in self.selectors if s.choose is not None)]
+        by = [choose.by for choose in chosen if choose.by is not None]
+        refuse_unknown("choose.by", by, scorers, "alignment scorers")
         if self.ablate is not None:
             refuse_unknown("ablate.subsets", list(self.ablate.subsets), exported, "exports")
         if (self.trainer is None) != (self.ablate is None):

@@ -1,18 +1,43 @@
-"""The configs of the selectors, one class each, told apart by `kind`. Each asks for a share of the
-pool, a count, or as many as another subset has.
+"""The configs of the selectors, one class each, told apart by `kind`, and of what training sees of
+the pairs that they select. Each asks for a share of the pool, a count, or as many as another subset
+has.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from schemas.base import Config, Name, Positive
+from schemas.base import Config, Fraction, Name, Positive
+
+
+class ChooseCaption(Config):
+    """Which caption training sees."""
+
+    # concat: the original and a generated one in one text (TL;DR's refinement); all: each of them,
+    # and those of removed copies, as variants of equal weight
+    use: Literal["original", "generated", "best", "all", "concat"] = "original"
+    # a scorer's name for `best`, such as clip: the caption with its highest score
+    by: str | None = None
+    separator: str = "; "  # of concat; TL;DR's released code has this one
+    # of concat: tokens of text that the trainer's context holds, and `words` or the open_clip model
+    # whose tokenizer counts them; None: as the recipe's trainer has it
+    max_tokens: int | None = Field(None, ge=1)
+    tokenizer: str | None = None
+    reserve: Fraction = 0.5  # of concat: share of the tokens that the generated one has for certain
+
+    @model_validator(mode="after")
+    def _best_needs_by(self) -> Self:
+        if (self.use == "best") != (self.by is not None):
+            raise ValueError("`use: best` names its scorer in `by`, and nothing else does")
+        return self
 
 
 class _Selector(Config):
+    runtime: ClassVar[frozenset[str]] = frozenset({"choose"})  # it changes no selection
     name: Name
+    choose: ChooseCaption | None = None  # None: the recipe's
     fraction: float | None = Field(None, gt=0, le=1)  # of the survivors
     count: int | None = Field(None, ge=1)
     like: Name | None = None  # as many as that subset has
@@ -39,8 +64,10 @@ class RandomSelector(_Selector):
 class AllSelector(Config):
     """Every pair of the pool: no selection."""
 
+    runtime: ClassVar[frozenset[str]] = frozenset({"choose"})
     kind: Literal["all"] = "all"
     name: Name = "all"
+    choose: ChooseCaption | None = None  # None: the recipe's
     pool: Literal["survivors", "downloaded"] = "survivors"
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from curate.selectors.cluster import quotas
+from curate.selectors.clusters import quotas
 from curate.selectors.embedded import Grouped, Stored, embeddings, runs, units, usable
 from curate.selectors.kmeans import Matrix
 from curate.selectors.pool import Pool, ranked

@@ -220,12 +220,34 @@ CAPTIONED = [
             [("raw", 0.5), ("new", 0.5)],
             [("", 0.5), ("named", 0.5)],
         ),
+        (
+            ChooseCaption(use="concat", tokenizer="words", separator=" / "),
+            [("raw / low", 0.5), ("raw / high", 0.5)],
+            [("raw / new", 1)],
+            [("named", 1)],
+        ),
     ],
 )
 def test_the_chosen_captions(choose, two, unscored, empty):
-    """Original, generated, best and all do what they say; a pair without others keeps its own."""
+    """Each choice does what it says; a pair without others keeps its own."""
     expected = {"two": two, "unscored": unscored, "empty": empty, "none": [("alone", 1)]}
     assert captions(CAPTIONED, choose) == expected
+
+
+def test_a_selector_can_choose_for_itself():
+    """Its own choice goes before the recipe's, whose token budget it takes; another choice leaves
+    the selection as it was made.
+    """
+    rows = [Row("u", " ".join("abcdefgh"), generated={"hf": [("x y z", None)]})]
+    data = tiny_dataset(memory_root(), rows)
+    own = AllSelector(name="own", choose=ChooseCaption(use="concat"))
+    recipe = ChooseCaption(use="generated", max_tokens=6, tokenizer="words")
+    compress(data, [AllSelector(), own], recipe)
+    texts = {n: whole(data, f"subset_{n}")[0]["captions"][0]["text"] for n in ("all", "own")}
+    assert texts == {"all": "x y z", "own": "a b c; x y z"}
+    other = own.model_copy(update={"choose": ChooseCaption()})
+    compress(data, [AllSelector(), other], recipe)
+    assert whole(data, "subset_own")[0]["captions"][0]["text"] == rows[0].caption
 
 
 def test_best_by_a_scorer_that_has_not_run_is_an_error():

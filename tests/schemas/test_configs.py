@@ -122,3 +122,22 @@ def test_a_scorer_of_another_needs_that_one_in_the_recipe():
     with pytest.raises(ValueError, match=r"scorers\.of: 'clip' is not among .*: bootstrap"):
         CurationConfig(root="r", scorers=[{"kind": "bootstrap"}, noise])
     assert CurationConfig(root="r", scorers=[{"kind": "clip"}, noise]).scorers[1].of == "clip"
+
+
+def test_captions_are_joined_within_the_trainers_context():
+    """The budget of `concat` is the trainer's context without start and end, counted by its own
+    tokenizer, unless the recipe says another.
+    """
+    small = {"text_cfg": {"context_length": 24, "layers": 0}, "vision_cfg": {}, "embed_dim": 8}
+    cases = [
+        ({}, 75, "ViT-B-32"),
+        ({"kind": "clip", "model": "ViT-L-14"}, 75, "ViT-L-14"),
+        ({"kind": "clip", "model": small, "vocabulary": 99}, 22, "words"),
+    ]
+    for trainer, tokens, tokenizer in cases:
+        more = {"trainer": trainer, "ablate": {"subsets": []}} if trainer else {}
+        found = CurationConfig.model_validate({"root": "x", **more}).choosing
+        assert (found.max_tokens, found.tokenizer) == (tokens, tokenizer)
+    told = {"use": "concat", "max_tokens": 30, "tokenizer": "words"}
+    found = CurationConfig.model_validate({"root": "x", "choose": told}).choosing
+    assert (found.max_tokens, found.tokenizer) == (30, "words")
