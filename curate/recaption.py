@@ -37,7 +37,10 @@ def recaption(
     rules: Sequence[Rule],
     workers: Workers | int = 0,
 ) -> None:
-    """Caption the images that are worth it with every captioner; one table each."""
+    """Caption the images that are worth it with every captioner; one table each.
+
+    Raises ValueError for a model that cannot be had or trained, or a table of another config.
+    """
     hopeless = {name for r in rules if r.fault == "image" for name in (r.name, f"unknown {r.name}")}
     of = [
         "urls",

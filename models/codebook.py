@@ -10,7 +10,6 @@ that images with the same codes have the same caption, and codes say what is in 
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -143,7 +142,7 @@ def load_codebook(folder: Path, config: CodebookCaptioner) -> CodebookModel:
     path = model_of(folder)
     try:
         model.load_state_dict(load_file(path))
-    except (OSError, RuntimeError, SafetensorError, json.JSONDecodeError) as error:
+    except (OSError, RuntimeError, SafetensorError) as error:
         raise ValueError(
             f"{path}: no model of this config ({type(error).__name__}); "
             f"fit captioner {config.name} again"

@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import nn
-from torch.nn.functional import mse_loss, one_hot
+from torch.nn.functional import mse_loss
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+CELLS = 1 << 24  # distances that are held at once
 SMOOTHING = 1e-5  # of the average counts, so that no code is divided by nothing
 
 
@@ -71,9 +72,10 @@ class Quantiser(nn.Module):
     @torch.no_grad()
     def nearest(self, vectors: Tensor) -> Tensor:
         """Codes int64 (...) of vectors (..., d): argmin ||e - c||^2, without ||e||^2."""
+        lengths, rows = self.weight.square().sum(1), max(1, CELLS // len(self.weight))
         flat = vectors.reshape(-1, vectors.shape[-1])
-        distances = self.weight.square().sum(1) - 2 * flat @ self.weight.T
-        return distances.argmin(1).reshape(vectors.shape[:-1])
+        found = [(lengths - 2 * part @ self.weight.T).argmin(1) for part in flat.split(rows)]
+        return torch.cat(found).reshape(vectors.shape[:-1])
 
     def forward(self, vectors: Tensor) -> Quantised:
         """Vectors (..., d) quantised; the loss is the commitment term times beta, plus the codebook
@@ -92,11 +94,11 @@ class Quantiser(nn.Module):
 
         codes: int64 (n,), what the vectors had chosen. draw: on the CPU, seeded by the caller.
         """
-        chosen = one_hot(codes, len(self.weight)).to(vectors.dtype)
-        seen = chosen.sum(0)
+        seen = torch.bincount(codes, minlength=len(self.weight)).to(vectors.dtype)
         if self.update == "ema":
             self.counts.lerp_(seen, 1 - self.decay)
-            self.sums.lerp_(chosen.T @ vectors, 1 - self.decay)
+            own = torch.zeros_like(self.sums).index_add_(0, codes, vectors)
+            self.sums.lerp_(own, 1 - self.decay)
             total, codes_ = self.counts.sum(), len(self.counts)
             smooth = (self.counts + SMOOTHING) / (total + codes_ * SMOOTHING) * total
             self.weight.copy_(self.sums / smooth[:, None])

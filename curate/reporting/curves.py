@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from curate.reporting.charts import FONT, INK, LINE, MUTED, ticks
+from curate.reporting.charts import FONT, ticks
 from curate.reporting.text import number
 
 Row = Mapping[str, Any]
@@ -23,6 +23,7 @@ PANELS = {
     "share of codes in use": ("codes_in_use", "validation_codes_in_use"),
 }
 COLOURS = ("#2f6db3", "#d98a3d", "#6b9a4d", "#a0569a", "#9a9a94")
+INK, MUTED, LINE = "#1d1d1b", "#6b6b66", "#dededa"  # a file of its own has no page's style
 W, H, LEFT, TOP, BASE = 330.0, 210.0, 44.0, 30.0, 184.0
 TILE, ROW_H = 64, 76  # of a shown image and its captions
 MAX_TEXT = 90  # characters of a caption that is shown

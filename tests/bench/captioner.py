@@ -87,6 +87,9 @@ def pool(out: Path, quick: bool) -> Dataset:
     )
     raw["ingest"][0]["path"] = str(made.urls)
     raw["download"]["allow_hosts"] = [f"{HOST}:{PORT}"]
+    for scorer in raw["scorers"]:
+        if quick and scorer["kind"] == "bootstrap":
+            scorer["steps"] = 50
     recipe = type(load_config(RECIPE)).model_validate(raw)
     data = Dataset(str(out / "dataset"))
     with serve(out / "pool", host=HOST, port=PORT):

@@ -38,6 +38,15 @@ def test_the_nearest_code_is_the_one_of_brute_force(seed: int, codes: int, dim: 
     assert torch.allclose(chosen, distances.min(-1).values, atol=1e-5)
 
 
+def test_distances_are_held_in_pieces(monkeypatch):
+    """Large codebooks and batches give what one piece gives."""
+    made, some = quantiser(), vectors(50, 4)
+    whole = made.nearest(some)
+    for cells in (1, 20, 6 * 50):
+        monkeypatch.setattr("models.quantiser.CELLS", cells)
+        assert torch.equal(made.nearest(some), whole)
+
+
 @pytest.mark.parametrize("update", ["ema", "gradient"])
 def test_gradients_go_straight_through(update: str):
     """What goes on is the code; what comes back is the gradient as it is, beside the commitment's,

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 from curate.dataset import Dataset
@@ -19,10 +20,10 @@ from curate.fits import codebook, codebook_pairs
 from curate.fits.codebook import CHECKPOINT, MODEL
 from models.codebook import load_codebook
 from models.codebook_training import CodebookTraining
-from schemas.configs import CodebookCaptioner, Rule
+from schemas.configs import CodebookCaptioner, OpenClipEncoder, Rule
 from tests.gallery import HOSTILE, shape
 from tests.shapes import TINY, picture
-from tests.stored import BROKEN, Stored, discs, stored
+from tests.stored import BROKEN, Stored, discs, stored, tiny_clip
 
 
 def drawn(count: int, start: int = 0) -> list[Stored]:
@@ -100,6 +101,17 @@ def test_the_words_are_of_trained_captions_alone(folder: Path):
     assert known <= said
     assert unseen
     assert not known & unseen
+
+
+def test_a_pretrained_tower_is_tuned_and_kept_whole(pool, tmp_path):
+    """The artifact has the tower's tuned weights: its checkpoint is not needed to load them."""
+    config = TINY.model_copy(update={"encoder": OpenClipEncoder(model=str(tiny_clip(tmp_path)))})
+    folder = fitted(pool, config)
+    before = load_file(tmp_path / "open_clip_model.safetensors")["visual.conv1.weight"]
+    (tmp_path / "open_clip_model.safetensors").unlink()
+    tuned = load_codebook(folder, config).encoder.trunk.conv1.weight
+    assert not torch.equal(tuned, before)
+    assert torch.allclose(tuned, before, atol=0.1)
 
 
 # ------------------------------------------------------------------------------ killed
@@ -227,6 +239,21 @@ def test_hostile_captions_stay_text(tmp_path):
     assert "<script" not in page
     assert "onload=" not in page.replace("onload=&#34;", "")
     ET.parse(folder / "samples.svg")
+
+
+def test_a_large_held_out_share_is_judged_in_part(tmp_path, monkeypatch):
+    """The first by uid are judged; the others are not trained on either."""
+    config = TINY.model_copy(update={"validation": 0.5})
+    data = stored(tmp_path, drawn(30))
+    one = fitted(data, config)
+    monkeypatch.setattr(codebook, "JUDGED", 3)
+    (one / MODEL).unlink()
+    before = lines(one)
+    two = fitted(data, config)
+    judged = sorted(uid for uid, held in plan(two).items() if held)[:3]
+    assert [r["uid"] for r in json.loads((two / "samples.json").read_text())] == judged
+    assert [line["train"] for line in lines(two)] == [line["train"] for line in before]
+    assert lines(two)[-1]["validation"] != before[-1]["validation"]
 
 
 def test_at_most_max_pairs_are_taken(tmp_path):
