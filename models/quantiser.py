@@ -74,7 +74,7 @@ class Quantiser(nn.Module):
         """Codes int64 (...) of vectors (..., d): argmin ||e - c||^2, without ||e||^2."""
         lengths, rows = self.weight.square().sum(1), max(1, CELLS // len(self.weight))
         flat = vectors.reshape(-1, vectors.shape[-1])
-        found = [(lengths - 2 * part @ self.weight.T).argmin(1) for part in flat.split(rows)]
+        found = [(lengths - 2 * part @ self.weight.T).argmin(1) for part in torch.split(flat, rows)]
         return torch.cat(found).reshape(vectors.shape[:-1])
 
     def forward(self, vectors: Tensor) -> Quantised:
