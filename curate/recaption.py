@@ -1,26 +1,34 @@
-"""Recaption: samples, decisions_quality -> captions_*.
+"""Recaption: samples, decisions_quality -> captions_*, codes_*.
 
 Works on the survivors of the rules and on pairs that failed only rules whose fault is the pair's: a
 wrong caption can
 be repaired, a bad image cannot. Captions are variants beside the original one; nothing is replaced.
+A codebook captioner is trained on the survivors first, and writes the codes of every downloaded
+pair (codes.py) in a pass of its own: rules change more often than images.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
 
 import models
 from curate.claims import Claim, digest
+from curate.codes import write_codes
 from curate.dataset import Dataset
 from curate.engine import Stats, Work, run_parts
+from curate.fits import codebook
 from curate.shards import batches
+from curate.storage import as_local
 from models.base import Batch, Captioner
-from schemas.configs import CaptionerConfig, Rule, Workers
+from schemas.configs import CaptionerConfig, CodebookCaptioner, Rule, Workers
 from schemas.tables import CAPTIONS, caption_id_of
+
+NO_DECODING = ("kind", "name", "model", "prompt", "seed")  # knobs that other columns tell
 
 
 def recaption(
@@ -29,7 +37,10 @@ def recaption(
     rules: Sequence[Rule],
     workers: Workers | int = 0,
 ) -> None:
-    """Caption the images that are worth it with every captioner; one table each."""
+    """Caption the images that are worth it with every captioner; one table each.
+
+    Raises ValueError for a model that cannot be had or trained, or a table of another config.
+    """
     hopeless = {name for r in rules if r.fault == "image" for name in (r.name, f"unknown {r.name}")}
     of = [
         "urls",
@@ -38,13 +49,29 @@ def recaption(
     ]
     for config in configs:
         claim = data.claim(f"captions_{config.name}", config, of=of)
+        if isinstance(config, CodebookCaptioner):
+            claim = replace(claim, artifact=_trained(data, config, workers))
+            write_codes(data, config, claim.artifact, workers)
 
         def build(config: CaptionerConfig = config, claim: Claim = claim) -> Work:
-            captioner = models.captioner(config)
+            captioner = _load(data, config, claim.artifact)
             return lambda part: _caption_part(data, part, config, claim, captioner, hopeless)
 
         run_parts(build, data.missing(claim), workers, label=f"recaption {config.name}", model=True)
         data.publish(claim)
+
+
+def _trained(data: Dataset, config: CodebookCaptioner, workers: Workers | int) -> str:
+    """The key of the trained captioner, which a frozen one keeps."""
+    known = data.artifact_in_use(f"captions_{config.name}")
+    return known if known and config.refit == "frozen" else codebook.fit(data, config, workers)
+
+
+def _load(data: Dataset, config: CaptionerConfig, key: str) -> Captioner:
+    if not key:
+        return models.captioner(config)
+    with as_local(data.fs, f"{data.path}/_artifacts/{config.name}/{key}") as folder:
+        return models.captioner(config, folder)
 
 
 def _caption_part(
@@ -61,7 +88,7 @@ def _caption_part(
     uids = data.read("samples", part, ["uid"])["uid"].to_pylist()
     out = [known]
     for batch in batches(data, part, keep=[u in todo for u in uids], size=config.batch_size):
-        out.append(to_rows(batch, *captioner(batch), config))
+        out.append(to_rows(batch, *captioner(batch), config, claim.artifact))
     rows = pa.concat_tables(out).sort_by([("uid", "ascending"), ("caption_id", "ascending")])
     data.write(claim, part, rows)
     return {"rows": len(todo)}
@@ -93,17 +120,18 @@ def to_rows(
     captions: list[list[str] | None],
     errors: list[str | None],
     config: CaptionerConfig,
+    artifact: str = "",
 ) -> pa.Table:
     """A captioner's answers as rows of captions_<name>; an image without one is a row with its
-    error.
+    error. artifact: key of what was trained on the pool.
     """
-    claimed = config.claimed()
+    claimed, decoding = config.claimed(), getattr(config, "decoding", None)
     prompt_hash = digest(claimed.get("prompt", ""))
     decode = json.dumps(
-        {k: v for k, v in claimed.items() if k not in ("kind", "name", "model", "prompt", "seed")},
+        {k: v for k, v in claimed.items() if k not in NO_DECODING and k in (decoding or claimed)},
         sort_keys=True,
     )
-    generator = f"{config.kind}:{config.model}"
+    generator = f"{config.kind}:{artifact or getattr(config, 'model', '')}"
     rows: list[dict[str, Any]] = []
     for uid, texts, error in zip(batch.uids, captions, errors, strict=True):
         for index, text in enumerate([None] if texts is None else texts):

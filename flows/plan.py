@@ -82,7 +82,8 @@ def _judged(config: CurationConfig, rows: int) -> Iterator[Stage]:
     yield "filter", rules, rows * ROW_BYTES["decisions"]
     for captioner in config.captioners:
         size = rows * captioner.num_captions * ROW_BYTES["subset"]
-        yield "recaption", f"{captioner.kind}: {captioner.model}", size
+        what = getattr(captioner, "model", "trained on the survivors; codes of all pairs")
+        yield "recaption", f"{captioner.kind}: {what}", size
     if config.dedup:
         kinds = ", ".join(f.name for f in config.dedup.finders)
         what = f"{kinds}; keep by {config.dedup.keep_by}"

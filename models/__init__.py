@@ -11,6 +11,7 @@ from schemas.configs import (
     BootstrapScorer,
     CaptionerConfig,
     ClipScorer,
+    CodebookCaptioner,
     FacesScorer,
     HeadScorer,
     HfCaptioner,
@@ -103,10 +104,16 @@ def scorer(  # noqa: PLR0911, PLR0912 - a menu
             assert_never(config)
 
 
-def captioner(config: CaptionerConfig) -> Captioner:
-    """Build the captioner of a config, with its weights loaded. Raises ValueError as `scorer`
-    does."""
+def captioner(config: CaptionerConfig, artifact: Path | None = None) -> Captioner:
+    """Build the captioner of a config, with its weights loaded. Raises ValueError as `scorer` does.
+
+    artifact: local folder with the trained model of a codebook captioner.
+    """
     match config:
+        case CodebookCaptioner():
+            from models.captioners.codebook import Codebook
+
+            return Codebook(config, artifact)
         case HfCaptioner():
             from models.captioners.hf import Hf
 

@@ -15,7 +15,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from itertools import islice
+from itertools import islice, takewhile
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +29,8 @@ UNSPACED = r"\u0e00-\u0eff\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
 WORD = re.compile(
     f"[{UNSPACED}]|[^\\W_{UNSPACED}]+"
 )  # a character of those, a run of letters and digits of others
+
+UNSPACED_GAP = re.compile(f"(?<=[{UNSPACED}]) (?=[{UNSPACED}])")
 
 
 def words(text: str) -> Iterator[str]:
@@ -70,6 +72,18 @@ class Vocabulary:
     def _encode(self, text: str, context_length: int) -> list[int]:
         ids = [self._ids.get(word, UNKNOWN) for word in islice(words(text), context_length - 2)]
         return [self.start, *ids, self.end] + [PADDING] * (context_length - 2 - len(ids))
+
+    def id_of(self, word: str) -> int:
+        """A word's id; UNKNOWN where it was not learned."""
+        return self._ids.get(word, UNKNOWN)
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The words of ids up to `end`, special ones left out; a blank between two words, none
+        where scripts have none. Of the texts that are encoded alike it is the plainest.
+        """
+        said = list(takewhile(lambda i: i != self.end, ids))
+        text = " ".join(self.words[i - FIRST_WORD] for i in said if FIRST_WORD <= i < self.start)
+        return UNSPACED_GAP.sub("", text)
 
     def save(self, path: Path) -> None:
         """Write as JSON; equal vocabularies give equal bytes."""

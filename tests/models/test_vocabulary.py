@@ -108,3 +108,27 @@ def test_a_huge_caption_is_quick():
     assert vocabulary.encode(["a " * 5_000_000], 4).tolist() == [
         [vocabulary.start, 2, 2, vocabulary.end]
     ]
+
+
+@given(captions=texts)
+def test_known_words_are_decoded_as_they_were_encoded(captions: list[str]):
+    """Up to the end mark; what is decoded is encoded to the same ids."""
+    vocabulary = Vocabulary.learn(captions, 99)
+    ids = vocabulary.encode(captions, 80)
+    decoded = [vocabulary.decode(row) for row in ids]
+    spoken = [" ".join(w for w in words(c) if len(w) <= 40) for c in captions]
+    assert [t.replace(" ", "") for t in decoded] == [t.replace(" ", "") for t in spoken]
+
+
+def test_decoding_leaves_special_ids_out():
+    """Start, padding and unknown say nothing, and nothing follows the end."""
+    v = Vocabulary(["dog", "red"])
+    ids = [v.start, v.id_of("red"), UNKNOWN, PADDING, v.id_of("dog"), v.end, v.id_of("red")]
+    assert v.decode(ids) == "red dog"
+    assert v.id_of("cat") == UNKNOWN
+
+
+def test_scripts_without_blanks_are_decoded_without():
+    """A blank stands between words, not between characters that are words."""
+    vocabulary = Vocabulary.learn(["赤い犬 red dog"], 9)
+    assert vocabulary.decode(vocabulary.encode(["赤い犬 red dog"], 12)[0]) == "赤い犬 red dog"

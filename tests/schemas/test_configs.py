@@ -6,10 +6,12 @@ import pytest
 from pydantic import ValidationError
 
 from schemas.configs import (
+    CodebookCaptioner,
     CurationConfig,
     DownloadConfig,
     RandomSelector,
     Rule,
+    TimmEncoder,
     explain,
     load_config,
 )
@@ -141,3 +143,42 @@ def test_captions_are_joined_within_the_trainers_context():
     told = {"use": "concat", "max_tokens": 30, "tokenizer": "words"}
     found = CurationConfig.model_validate({"root": "x", "choose": told}).choosing
     assert (found.max_tokens, found.tokenizer) == (30, "words")
+
+
+def test_captioners_are_told_apart_by_their_kind():
+    """A codebook captioner with an encoder of its own kind, read from YAML's types."""
+    captioners = [
+        {"kind": "hf", "model": "x"},
+        {"kind": "codebook", "encoder": {"kind": "timm", "model": "vit_tiny"}, "codes": 3000},
+    ]
+    hf, codebook = CurationConfig.model_validate({"root": "x", "captioners": captioners}).captioners
+    assert (type(hf).__name__, type(codebook)) == ("HfCaptioner", CodebookCaptioner)
+    assert codebook.encoder == TimmEncoder(model="vit_tiny")
+    assert codebook.claimed()["encoder"] == {"kind": "timm", "model": "vit_tiny"}
+
+
+@pytest.mark.parametrize(
+    ("knobs", "message"),
+    [
+        ({"codes": 32_768}, "codes"),
+        ({"codes": 1}, "codes"),
+        ({"dim": 100}, "dim 100 is no multiple of heads 3"),
+        ({"num_captions": 2}, "set a top_p"),
+        ({"encoder": {"kind": "vit", "image_size": 65}}, "65 is no multiple of patch_size 8"),
+    ],
+)
+def test_a_codebook_captioner_that_cannot_be_is_refused(knobs: dict, message: str):
+    """Codes that int16 cannot hold, sizes that do not divide, equal captions asked for twice."""
+    with pytest.raises(ValidationError, match=message):
+        CodebookCaptioner.model_validate(knobs)
+
+
+def test_how_captions_are_told_does_not_train_anew():
+    """`trained` has all that the weights depend on, and nothing else."""
+    plain = CodebookCaptioner()
+    told = {"top_p": 0.5, "num_captions": 3, "max_new_tokens": 9, "repetition_penalty": 2.0}
+    assert CodebookCaptioner.model_validate(told).trained() == plain.trained()
+    faster = {"batch_size": 7, "checkpoint_every": 3, "log_every": 2, "refit": "frozen"}
+    assert CodebookCaptioner.model_validate(faster).claimed() == plain.claimed()
+    for name, value in {"seed": 1, "threads": 2, "beta": 1.0, "clean_steps": 7}.items():
+        assert CodebookCaptioner.model_validate({name: value}).trained() != plain.trained()
