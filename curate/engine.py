@@ -180,7 +180,8 @@ class _Pool:
     def _bury(self, actor: Any, part: int, error: Exception) -> None:
         self.deaths[part] += 1
         if self.deaths[part] >= LIVES:
-            raise RuntimeError(f"part {part} has ended {LIVES} workers") from error
+            why = str(error).strip().splitlines()[-1:] or [type(error).__name__]
+            raise RuntimeError(f"part {part} has ended {LIVES} workers: {why[0]}") from error
         log.warning("a worker died over part %d, which is done by another one", part)
         if self.load.pop(actor, None) is not None:  # it may have had more than one part in hand
             self._add()

@@ -32,8 +32,8 @@ from curate.dataset import Dataset
 from curate.duplicates.hamming import Hashes, Indices
 from curate.duplicates.leaders import BYTES
 from curate.engine import Stats, run_parts, workers_for
-from curate.selectors.kmeans import unit_rows
 from curate.storage import as_local
+from models.kmeans import unit_rows
 from models.nearest import Nearest
 from schemas.configs import EvaluationItems, Workers
 from schemas.tables import MATCHES

@@ -28,7 +28,7 @@ from curate.duplicates.near import (
     within,
 )
 from curate.duplicates.ranked import removed
-from curate.selectors.kmeans import BLOCK, Matrix
+from models.kmeans import BLOCK, Matrix
 from schemas.configs import SemanticDuplicates
 
 BUCKET_BYTES = 512 << 20  # most of float16 embeddings in one bucket, unless one cluster has more

@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from curate.duplicates.inverted import Indices, Records
-from curate.selectors.kmeans import Matrix
+from models.kmeans import Matrix
 
 FLOOD = 100
 EXACT = 1 << 20  # numbers of embeddings that are multiplied in float64 at a time

@@ -13,7 +13,7 @@ import numpy as np
 
 from curate.duplicates.inverted import Indices
 from curate.duplicates.near import Floats, Rows, distances
-from curate.selectors.kmeans import Matrix
+from models.kmeans import Matrix
 
 TILE = 256  # rows of one product; always so many
 

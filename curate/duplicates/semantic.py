@@ -42,7 +42,7 @@ from curate.engine import Stats, run_parts
 from curate.engine import Work as PartWork
 from curate.fits import clusters
 from curate.fits.references import space_of
-from curate.selectors.kmeans import Matrix, unit_rows
+from models.kmeans import Matrix, unit_rows
 from schemas.configs import SemanticDuplicates
 from schemas.tables import CODES
 

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curate.dataset import Dataset
-from curate.selectors.kmeans import Matrix, fit_centroids, nearest, unit_rows
+from models.kmeans import Matrix, fit_centroids, nearest, unit_rows
 
 if TYPE_CHECKING:
     import duckdb

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from curate.claims import digest
 from curate.dataset import Dataset
 from curate.fits.references import drawn, require, space_of
-from curate.selectors.kmeans import Matrix, fit_centroids, unit_rows
+from models.kmeans import Matrix, fit_centroids, unit_rows
 from models.nearest import Nearest
 from models.scorers.near_reference import CENTROIDS, COUNTS, REFERENCES
 from schemas.configs import NearReferenceScorer, Workers

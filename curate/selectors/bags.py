@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from curate.selectors.kmeans import BLOCK, Matrix
+from models.kmeans import BLOCK, Matrix
 
 MOST_DIMS = 256
 MOST_CODES = 1 << 15  # int16

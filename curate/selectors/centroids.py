@@ -22,8 +22,8 @@ from curate.claims import Claim, digest
 from curate.dataset import Dataset
 from curate.engine import Stats, Work, run_parts
 from curate.selectors.embedded import Clustered, count, embeddings, originals, units
-from curate.selectors.kmeans import Matrix, fit_centroids, nearest, unit_rows
 from curate.selectors.pool import Pool
+from models.kmeans import Matrix, fit_centroids, nearest, unit_rows
 from schemas.tables import CODES
 
 _TRAIN = """

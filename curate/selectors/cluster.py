@@ -19,8 +19,8 @@ from curate.claims import digest
 from curate.dataset import Dataset
 from curate.selectors import clusters
 from curate.selectors.clusters import Assigned, Assigner
-from curate.selectors.kmeans import fit_centroids, nearest, unit_rows
 from curate.selectors.pool import Pool, embeddings_table
+from models.kmeans import fit_centroids, nearest, unit_rows
 from schemas.configs import ClusterSelector
 
 _USABLE = """

@@ -27,9 +27,9 @@ from curate.dataset import Dataset
 from curate.selectors import bags, clusters, raw_codes, top
 from curate.selectors.bags import Bags
 from curate.selectors.clusters import Assigned, Assigner
-from curate.selectors.kmeans import Matrix, fit_centroids, nearest
 from curate.selectors.pool import Pool
 from curate.selectors.raw_codes import RawCodes
+from models.kmeans import Matrix, fit_centroids, nearest
 from schemas.configs import CodebookSelector
 
 log = logging.getLogger(__name__)

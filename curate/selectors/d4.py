@@ -37,8 +37,8 @@ import pyarrow.parquet as pq
 
 from curate.selectors.centroids import clusters_of
 from curate.selectors.embedded import Stored, embeddings, runs, units, usable
-from curate.selectors.kmeans import BLOCK, Matrix
 from curate.selectors.pool import Pool, ranked
+from models.kmeans import BLOCK, Matrix
 from schemas.configs import D4Selector
 from schemas.tables import UID
 

@@ -26,8 +26,8 @@ import pyarrow as pa
 
 from curate.selectors.centroids import Clusters, clusters_of
 from curate.selectors.embedded import usable
-from curate.selectors.kmeans import Matrix
 from curate.selectors.pool import Pool, ranked
+from models.kmeans import Matrix
 from schemas.configs import DensitySelector
 
 Vector = np.ndarray[Any, np.dtype[np.float64]]

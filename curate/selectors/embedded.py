@@ -17,8 +17,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curate.dataset import Dataset
-from curate.selectors.kmeans import Matrix
 from curate.selectors.pool import Pool
+from models.kmeans import Matrix
 from schemas.configs import D4Selector, DensitySelector, FacilitySelector, KCenterSelector
 
 Clustered = D4Selector | DensitySelector

@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 
 from curate.selectors.groups import Indices, select_by_group
-from curate.selectors.kmeans import Matrix
 from curate.selectors.pool import Pool
+from models.kmeans import Matrix
 from schemas.configs import FacilitySelector
 
 Floats = np.ndarray[Any, np.dtype[np.float32]]

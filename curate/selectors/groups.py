@@ -16,8 +16,8 @@ import pyarrow as pa
 
 from curate.selectors.clusters import quotas
 from curate.selectors.embedded import Grouped, Stored, embeddings, runs, units, usable
-from curate.selectors.kmeans import Matrix
 from curate.selectors.pool import Pool, ranked
+from models.kmeans import Matrix
 
 Indices = np.ndarray[Any, np.dtype[np.int64]]
 # unit rows in the order of their uids, the one with the lowest draw, how many -> row numbers in the

@@ -24,8 +24,8 @@ from typing import Any
 import numpy as np
 
 from curate.selectors.groups import Indices, select_by_group
-from curate.selectors.kmeans import BLOCK, Matrix
 from curate.selectors.pool import Pool
+from models.kmeans import BLOCK, Matrix
 from schemas.configs import KCenterSelector
 
 Floats = np.ndarray[Any, np.dtype[np.float32]]

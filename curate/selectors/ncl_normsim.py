@@ -26,9 +26,9 @@ from curate.dataset import Dataset
 from curate.engine import Stats, Work, run_parts
 from curate.fits.near_reference import load_references
 from curate.selectors import top
-from curate.selectors.kmeans import Matrix, unit_rows
 from curate.selectors.normsim import Similarity, normsim
 from curate.selectors.pool import Pool, embeddings_table, ranked
+from models.kmeans import Matrix, unit_rows
 from schemas.configs import NclNormSimSelector
 
 OWN_REFERENCES = 50_000  # of the pool's images, where none are given

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from curate.selectors.kmeans import BLOCK, Matrix
+from models.kmeans import BLOCK, Matrix
 from models.nearest import Nearest
 
 Places = np.ndarray[Any, np.dtype[np.int64]]

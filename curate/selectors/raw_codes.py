@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from curate.selectors.bags import Flags, flat
-from curate.selectors.kmeans import BLOCK, Matrix
+from models.kmeans import BLOCK, Matrix
 
 CLUSTERS = 1000
 MOST_DIMS = 256

@@ -14,7 +14,7 @@ import models
 from curate.dataset import Dataset
 from curate.derived import score_derived
 from curate.filter import filter_pairs
-from curate.selectors.kmeans import fit_centroids
+from models.kmeans import fit_centroids
 from schemas.configs import CurationConfig, NearReferenceScorer, Rule
 from schemas.tables import scores
 from tests.embedded import DIM, Embedded, batch_of, dataset, embedded, unit

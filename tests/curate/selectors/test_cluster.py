@@ -10,7 +10,7 @@ import pytest
 
 from curate.compress import compress
 from curate.dataset import Dataset
-from curate.selectors.kmeans import fit_centroids, nearest, unit_rows
+from models.kmeans import fit_centroids, nearest, unit_rows
 from schemas.configs import ChooseCaption, ClusterSelector
 from schemas.tables import draw
 from tests.planted import coded

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from curate.compress import compress
 from curate.dataset import Dataset
 from curate.selectors.d4 import COPY, redundancies
-from curate.selectors.kmeans import fit_centroids, nearest
+from models.kmeans import fit_centroids, nearest
 from schemas.configs import ChooseCaption, D4Selector
 from schemas.tables import draw
 from tests.tiny import Row, tiny_dataset, whole
