@@ -18,7 +18,7 @@ class DownloadConfig(Config):
     success is.
     """
 
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     runtime: ClassVar[frozenset[str]] = frozenset(
         {
             *("timeout_s", "deadline_s", "retries", "retry_wait_s", "max_redirects", "stall_s"),

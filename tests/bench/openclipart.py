@@ -150,7 +150,7 @@ def _shown(root: Path, name: str) -> tuple[bytes, Pixels] | None:
     """The drawing as PNG over white, and small; None where it cannot be decoded."""
     cv2.setNumThreads(1)
     path = root / f"{name}.png"
-    pixels = _opaque(path)
+    pixels = opaque(path)
     if pixels is None:
         return None
     scale = min(1.0, SIDE / max(pixels.shape[:2]))
@@ -160,7 +160,7 @@ def _shown(root: Path, name: str) -> tuple[bytes, Pixels] | None:
     return cv2.imencode(".png", pixels)[1].tobytes(), np.asarray(small, np.uint8)
 
 
-def _opaque(path: Path) -> Any:
+def opaque(path: Path) -> Any:
     """BGR over white; the largest ones come reduced, by libvips."""
     import pyvips
 
