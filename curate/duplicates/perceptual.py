@@ -9,7 +9,7 @@ Complete but for floods: of looks with 100 others of their hash within a quarter
 edge is left out where not all that it would stand for are near (leaders.py).
 
 A million distinct hashes take 3 s at radius 6 and 11 s at radius 8 on one core, their rows as long
-as it takes to read them, 1 GB; tenfold rows take 18-fold time.
+as it takes to read them, 1 GB; tenfold rows take some 16-fold time.
 """
 
 from __future__ import annotations

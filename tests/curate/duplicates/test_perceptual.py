@@ -162,7 +162,7 @@ def test_a_flood_of_near_copies_costs_its_own_length(check_radius, searches):
     uids = [{row.uid for row in flood} for flood in floods]
     assert sorted(map(len, stars_of(found).values())) == [330, 450]
     assert all(frozenset((a, b)) in says for a in uids[0] for b in uids[1])
-    assert {p for p in near if p <= {r.uid for r in others}} <= says
+    assert by_thumbnail(others, 9.0) <= says
 
 
 def by_thumbnail(rows: Sequence[Row], max_rms: float) -> set[frozenset[str]]:
@@ -170,8 +170,8 @@ def by_thumbnail(rows: Sequence[Row], max_rms: float) -> set[frozenset[str]]:
     levels = np.array([np.frombuffer(row.thumbnail or b"", np.uint8) for row in rows], np.float64)
     own = (levels**2).sum(axis=1)
     near = own[:, None] + own[None, :] - 2 * levels @ levels.T <= 192 * max_rms**2
-    pairs = np.argwhere(np.triu(near, 1)).tolist()
-    return {frozenset((rows[i].uid, rows[j].uid)) for i, j in pairs}
+    uids = [row.uid for row in rows]
+    return {frozenset((uids[i], uids[j])) for i, j in np.argwhere(np.triu(near, 1)).tolist()}
 
 
 def test_fewer_than_a_flood_are_compared_pair_by_pair():
@@ -223,7 +223,7 @@ def test_no_near_pair_of_many_hashes_is_missed(radius):
     assert (
         promised(found_by_batches([rows[:1200], rows[1200:1250], rows[1250:]], config)) == expected
     )
-    assert len(expected) >= 200
+    assert len(expected) >= 150
 
 
 def test_the_thumbnail_tells_colours_apart():
