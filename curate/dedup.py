@@ -8,6 +8,10 @@ all others (curate/contamination).
 
 A later run searches what is new among all that is there and decides on the union of all edges. The
 driver holds one small row per pair that has an edge, never one per pair of the pool.
+
+Measured on a million pairs of which a tenth are copies, the whole stage in one process on 2 cores:
+exact 8 s, url 6 s, perceptual 11 s (radius 6), text 68 s, each under 0.9 GB; semantic of 512
+numbers 102 s, 3.5 GB (tests/bench/dedup.py).
 """
 
 from __future__ import annotations

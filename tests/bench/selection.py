@@ -137,10 +137,13 @@ def trained(config: CurationConfig, seeds: tuple[int, ...]) -> pa.Table:
     data = Dataset(config.root)
     shards = {e.subset: f"{data.root}/exports/{e.subset}" for e in config.exports}
     found = []
-    for subsets, some in ((MAIN, seeds), (OTHERS, seeds[:1])):
+    # the others with the full pool, whose epochs are counted and whose runs are there already
+    for subsets, some in ((MAIN, seeds), (("full", *OTHERS), seeds[:1])):
         told = AblateConfig(subsets=subsets, seeds=some, equal=("samples", "epochs"))
         assert config.trainer is not None
-        found.append(ablate(data, config.trainer, told, config.evaluations, shards, config.workers))
+        rows = ablate(data, config.trainer, told, config.evaluations, shards, config.workers)
+        wanted = MAIN if subsets is MAIN else OTHERS
+        found.append(rows.filter(pc.is_in(rows["subset"], pa.array(wanted))))
     return pa.concat_tables(found)
 
 
