@@ -5,7 +5,7 @@ Two hashes within r differ in at most r of r + 1 blocks of bits, so they agree i
 hashes stand in one list per block and value of that block; a hash is compared with the r + 1 lists
 that it belongs to, by FAISS. A small set is compared as a whole. Exact either way.
 
-Measured at r = 8 on one busy core: 10 000 hashes against a million take 0.5 s, building 1 s.
+Measured at r = 8 on random hashes: 10 000 against a million take 0.4 CPU seconds, building 0.9.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SMALL = 100_000  # known hashes that are not worth lists: each costs a call
 
 
 class Known:
-    """The known hashes, which have to be distinct; pickling is not meant."""
+    """The known hashes, which have to be distinct."""
 
     def __init__(self, hashes: Hashes, radius: int) -> None:
         self.hashes, self.radius = hashes, radius

@@ -20,7 +20,7 @@ from curate.dataset import Dataset
 from curate.demo.drawings import all_drawings
 from curate.demo.pictures import encode, original
 from curate.score import score
-from schemas.configs import ClipScorer, EvaluationItems
+from schemas.configs import BootstrapScorer, ClipScorer, EvaluationItems
 from tests.curate.contamination.sets import (
     Pixels,
     cut,
@@ -267,14 +267,16 @@ def test_captions_that_say_the_same_match(tmp_path):
     assert told == {("u0", "caption"): "0", ("u2", "caption"): "2"}
 
 
-def test_embeddings_find_the_nearest_item(tmp_path):
+@pytest.mark.parametrize("kind", ["clip", "bootstrap"])
+def test_embeddings_find_the_nearest_item(tmp_path, kind):
     """With a scorer's embeddings a pair's nearest item is the one that shows the same, down to
     `min_similarity`; the distance is 1 - cosine.
     """
-    shown = [item for item in items(12) if item.image]
-    data = gallery(tmp_path / "pool", shown)
-    config = ClipScorer(name="tiny", model=str(tiny_clip(tmp_path / "clip")))
-    score(data, [config])
+    numbered = [replace(item, caption=f"disc {n}") for n, item in enumerate(items(24))]
+    shown = [item for item in numbered if item.image]
+    data = gallery(tmp_path / "pool", shown, rules=())
+    add_table(data, "samples", {p: told_apart(data, p) for p in data.parts("samples")}, ("urls",))
+    score(data, [scorer(kind, tmp_path)])
     path = folder(tmp_path / "set", {f"{n:02d}.jpg": i.image or b"" for n, i in enumerate(shown)})
     knobs = {"embeddings": "tiny", "min_similarity": -0.9}
     decontaminate(data, [evaluation(path, **knobs)])
@@ -288,6 +290,18 @@ def test_embeddings_find_the_nearest_item(tmp_path):
     fewer = {m["uid"]: m for m in whole(data, "matches_near")}
     assert 0 < len(fewer) < len(told)
     assert all(told[uid] == m and m["distance"] <= cut_at + 1e-6 for uid, m in fewer.items())
+
+
+def told_apart(data: Dataset, part: int) -> pa.Table:
+    """Samples with hashes of their bytes: the folds of the bootstrap scorer go by them."""
+    rows = data.read("samples", part)
+    return rows.set_column(rows.column_names.index("sha256"), "sha256", rows["uid"])
+
+
+def scorer(kind: str, folder: Path) -> ClipScorer | BootstrapScorer:
+    if kind == "clip":
+        return ClipScorer(name="tiny", model=str(tiny_clip(folder / "clip")))
+    return BootstrapScorer(name="tiny", steps=2, layers=1, text_layers=1)
 
 
 def test_embeddings_that_cannot_be_had_are_refused(tmp_path):
