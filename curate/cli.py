@@ -253,15 +253,19 @@ def report(
     out: Annotated[
         Path | None, typer.Option(help="HTML file; else report.html in the dataset.")
     ] = None,
+    subset: Annotated[
+        str | None, typer.Option(help="What is compared with the pool; else the first selection.")
+    ] = None,
     version: Version = None,
 ) -> None:
-    """Write one HTML page: funnel, score histograms with thresholds, examples kept and dropped."""
+    """Write one HTML page: funnel, scores, what a selection loses, examples, captions."""
     from curate.dataset import existing
     from curate.report import report as write
 
     if out is None and "://" in root:
         raise ValueError(f"{root} is no local folder: say where the page goes with --out")
-    print(write(existing(root, version), out or Path(root) / "report.html"))
+    data = existing(root, version)
+    print(write(data, out or Path(root) / "report.html", subset=subset))
 
 
 @app.command()

@@ -1,4 +1,5 @@
-"""Charts as SVG text: the funnel's bars and histograms. Colours are CSS variables with fallbacks.
+"""Charts as SVG text: the funnel's bars, histograms, shares before and after. Colours are CSS
+variables with fallbacks.
 
 Every string goes through markupsafe, so that a name from the data is text and never markup.
 """
@@ -6,11 +7,13 @@ Every string goes through markupsafe, so that a name from the data is text and n
 from __future__ import annotations
 
 import math
+import unicodedata
 from collections.abc import Sequence
 
 from markupsafe import Markup
 
 from curate.funnel import FunnelRow
+from curate.reporting.balance import Bars, Share
 from curate.reporting.histograms import Histogram, Threshold
 from curate.reporting.text import number
 
@@ -39,6 +42,10 @@ _SVG = Markup(
 _RULE = Markup(
     '<line x1="{x1:.2f}" y1="{y1:.2f}" x2="{x2:.2f}" y2="{y2:.2f}" '
     'style="stroke:{stroke};stroke-width:{width}"/>'
+)
+_PATH = Markup(
+    '<polyline points="{points}" style="fill:none;stroke:{stroke};stroke-width:{width};'
+    'stroke-linejoin:round"/>'
 )
 
 
@@ -203,3 +210,69 @@ def ticks(lo: float, hi: float, whole: bool, about: int = 6) -> list[float]:
     step = max(step, 1.0) if whole else step
     first, last = math.ceil(lo / step - 1e-9), math.floor(hi / step + 1e-9)
     return [round(i * step, 12) for i in range(first, last + 1)]
+
+
+# ------------------------------------------------------------------------------------ balance
+
+_SHARE_X, _SHARE_W, _SHARE_H, _HEADING_H = 144.0, 88.0, 17.0, 24.0
+_LABEL = 20  # characters beside a bar; the tip has all
+
+
+def compared_svg(drawing: Bars | Histogram) -> Markup:
+    """Before and after: the pool's shares filled in grey, the subset's in blue. Width 330 units."""
+    return shares_svg(drawing) if isinstance(drawing, Bars) else outline_svg(drawing)
+
+
+def shares_svg(bars: Bars) -> Markup:
+    """Two bars and two figures a label, in groups with a heading and a scale of their own."""
+    body, y = [], 0.0
+    for heading, shares in bars.groups:
+        longest = max(max(s.before, s.after) for s in shares)
+        if heading:
+            y += _HEADING_H
+            body.append(_text(_LEFT, y - 8, heading, size=10.5, fill=MUTED))
+        for share in shares:
+            body += _share(share, y, _SHARE_W / longest)
+            y += _SHARE_H
+    return _svg(_W, y + 2, f"{bars.label} before and after", body)
+
+
+def _share(share: Share, y: float, scale: float) -> list[Markup]:
+    figures = f"{_percent(share.before)} → {_percent(share.after)} %"
+    label = share.label
+    marks = [_text(_LEFT, y + 12, _short(label), size=10.5)]
+    for at, (value, fill) in enumerate(((share.before, POOL), (share.after, KEPT))):
+        if value:
+            width, title = max(value * scale, 1.0), f"{label}: {figures}"
+            marks.append(_rect(_SHARE_X, y + 2 + 6.5 * at, width, 6, fill, title=title))
+    return [*marks, _text(_RIGHT, y + 12, figures, anchor="end", size=10.5, fill=MUTED)]
+
+
+def _short(label: str) -> str:
+    """Begin and end of a long label: a host's end says whose it is. Wide letters take two."""
+    wide = any(unicodedata.east_asian_width(c) in "WF" for c in label)
+    half = _LABEL // 4 if wide else _LABEL // 2
+    return label if len(label) <= 2 * half else f"{label[: half - 1]}…{label[-half:]}"
+
+
+def _percent(share: float) -> str:
+    return "<0.1" if 0 < share < 0.001 else f"{100 * share:.1f}"  # noqa: PLR2004 - one decimal
+
+
+def outline_svg(h: Histogram) -> Markup:
+    """Shares per bar: before filled, after as an outline in front."""
+    before, after = ([n / (sum(counts) or 1) for n in counts] for counts in (h.everyone, h.kept))
+    top, step = 10.0, (_RIGHT - _LEFT) / len(before)
+    scale = (_BASE - top) / (max(*before, *after) or 1)
+    body, outline = [], [(_LEFT, _BASE)]
+    for at, (one, other) in enumerate(zip(before, after, strict=True)):
+        x = _LEFT + at * step
+        tip = f"{_bin_name(h, at)}: {_percent(one)} % before, {_percent(other)} % after"
+        body.append(_rect(x, _BASE - one * scale, step, one * scale, POOL))
+        body.append(_rect(x, top, step, _BASE - top, KEPT, title=tip, opacity=0))
+        outline += [(x, _BASE - other * scale), (x + step, _BASE - other * scale)]
+    points = " ".join(f"{x:.1f},{y:.1f}" for x, y in [*outline, (_RIGHT, _BASE)])
+    body += [_PATH.format(points=points, stroke=KEPT, width=1.75)]
+    body += [_line(_LEFT, _BASE, _RIGHT, _BASE)]
+    body += [mark for tick in ticks(h.lo, h.hi, h.whole_numbers) for mark in _tick(h, tick)]
+    return _svg(_W, _H, f"{h.column} before and after", body)

@@ -131,7 +131,7 @@ def histogram(
     if not seen["known"]:
         return None
     cuts = tuple(t for rule in rules if rule.value == column and (t := threshold(con, rule)))
-    lo, width, bins = _grid(
+    lo, width, bins = grid(
         [seen["lo"], *(c.value for c in cuts)], [seen["hi"], *(c.value for c in cuts)], whole
     )
     rows = query.select(con, _COUNTS.format(lo=lo, width=width, bins=bins, **names)).to_pylist()
@@ -156,7 +156,7 @@ def _original(table: str) -> str:
     return "WHERE status = 'success'" if table == "samples" else ""
 
 
-def _grid(lows: list[float], highs: list[float], whole: bool) -> tuple[float, float, int]:
+def grid(lows: list[float], highs: list[float], whole: bool) -> tuple[float, float, int]:
     """(begin, width, bins). Bins of whole numbers have their edges between two of them."""
     lo, hi = float(min(lows)), float(max(highs))
     if whole:

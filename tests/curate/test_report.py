@@ -19,7 +19,17 @@ from curate.report import metrics_table, report
 from curate.reporting.text import printable
 from schemas.configs import CurationConfig
 from schemas.tables import URLS, uid_of
-from tests.gallery import HOSTILE, RULES, Item, add_dedup, add_metrics, gallery, items, shape
+from tests.gallery import (
+    HOSTILE,
+    RULES,
+    Item,
+    add_dedup,
+    add_metrics,
+    add_rows,
+    gallery,
+    items,
+    shape,
+)
 from tests.tiny import add_table
 
 TITLE = "Curation report"
@@ -83,7 +93,7 @@ def hostile(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("hostile")
     pairs = [
         Item(
-            f"https://x.example/{i}/{text}",
+            f"https://{text}.example/{i}/{text}",
             text,
             shape(i) if i % 2 else b"not an image",
             0.2 + 0.2 * (i % 3),
@@ -97,8 +107,17 @@ def hostile(tmp_path_factory) -> Path:
     kept = sorted(i.uid for i in pairs if i.clip_score and i.clip_score > 0.28)
     add_dedup(data, [(kept[0], kept[1], 2.0)], {kept[1]: kept[0]})
     add_metrics(data, [(ATTACK, 0, 1, f'recall"{ATTACK}', 0.5)])
+    add_rows(data, "subset_half", [{"uid": uid} for uid in kept])
+    add_rows(
+        data, "captions_hf", [said(kept[0], i, f"said {text}") for i, text in enumerate(HOSTILE)]
+    )
     recipe = CurationConfig(root=ATTACK, rules=RULES)
     return report(data, folder / "report.html", recipe)
+
+
+def said(uid: str, index: int, text: str) -> dict[str, str]:
+    """A row of captions_hf."""
+    return {"uid": uid, "caption_id": f"{index:032x}", "caption": text, "origin": "generated"}
 
 
 def test_nothing_from_the_web_comes_alive(hostile):
@@ -107,7 +126,9 @@ def test_nothing_from_the_web_comes_alive(hostile):
     """
     page = in_browser(hostile)
     assert page.title == TITLE
-    assert {printable(text) for text in HOSTILE} <= set(page.captions)
+    assert {"balance", "captions"} <= {attributes.get("id") for _, attributes in page.elements}
+    written = [*HOSTILE, *(f"said {text}" for text in HOSTILE)]
+    assert {printable(text) for text in written} <= set(page.captions)
     tags = {tag for tag, _ in page.elements}
     assert not tags & {"script", "iframe", "object", "embed", "link", "base", "form"}
     for tag, attributes in page.elements:
@@ -179,9 +200,34 @@ def _failing(pairs: list[Item]) -> tuple[int, int]:
     return sum(s is not None and s < 0.28 for s in scores), scores.count(None)
 
 
+def test_the_page_shows_what_a_selection_loses_and_what_was_said(tmp_path):
+    """Balance of the subset that is asked for, generated captions beside the originals."""
+    pairs = items()
+    data = gallery(tmp_path / "set", pairs)
+    html = report(data, tmp_path / "before.html").read_text()
+    assert 'id="balance"' not in html
+    assert 'id="captions"' not in html
+    with_image = [i for i in pairs if i.image]
+    add_rows(data, "subset_all", [{"uid": i.uid} for i in with_image])
+    add_rows(data, "subset_few", [{"uid": i.uid} for i in with_image[:9]])
+    add_rows(data, "captions_hf", [said(with_image[0].uid, 0, "a red disc")])
+    html = report(data, tmp_path / "after.html", subset="few").read_text()
+    assert f"before: {len(with_image)} downloaded pairs" in html
+    assert "after: 9 pairs of the subset <code>few</code>" in html
+    assert ">pool.example</text>" in html
+    assert ">lost most</text>" in html
+    assert "1 pair with a generated caption</p>" in html
+    assert '<p dir="auto">a red disc</p>' in html
+    with pytest.raises(ValueError, match="there are all, few"):
+        report(data, tmp_path / "none.html", subset="none")
+    assert not (tmp_path / "none.html").exists()
+
+
 def test_equal_versions_give_equal_bytes(tmp_path):
     """Nothing on the page depends on the clock or on chance."""
     data = gallery(tmp_path / "set", items(20))
+    add_rows(data, "subset_half", [{"uid": i.uid} for i in items(20)[::2] if i.image])
+    add_rows(data, "captions_hf", [said(i.uid, 0, "said") for i in items(20) if i.image])
     pages = [report(data, tmp_path / f"{i}.html").read_bytes() for i in range(2)]
     assert pages[0] == pages[1]
 
