@@ -5,8 +5,8 @@ What step n has covered stands in the artifact that its edges were written with:
     searched.json   {"parts": {part: state of its rows}, "first": number of its first part of edges,
                      "buckets": how many it wrote}
 
-A part of the pool is fresh where its state is another one than what the last step has covered: it
-was added, or written anew by a retry. Where all parts are fresh the search begins anew.
+A part of the pool is fresh where no step has covered it. Where a covered one was written anew, by a
+retry or by other scores, the search begins anew: its edges then are those of a first run.
 """
 
 from __future__ import annotations
@@ -47,11 +47,12 @@ def next_step(data: Dataset, table: str, of: Sequence[str], workers: Workers | i
     if not (key := data.artifact_in_use(table)):
         return Step(0, Scope(data, workers=workers), 0, states)
     done = json.loads(data.fs.cat_file(f"{data.path}/_artifacts/{table}/{key}/{NOTE}"))
-    fresh = {part for part, state in states.items() if done["parts"].get(part) != state}
+    covered: dict[str, str] = done["parts"]
+    if any(states.get(part) != state for part, state in covered.items()):
+        return Step(0, Scope(data, workers=workers), 0, states)
+    fresh = states.keys() - covered.keys()
     if not fresh:
         return Step(int(key[:6]), None, done["first"], states)
-    if len(fresh) == len(states):
-        return Step(0, Scope(data, workers=workers), 0, states)
     scope = Scope(data, frozenset(map(int, fresh)), workers)
     return Step(int(key[:6]) + 1, scope, done["first"] + done["buckets"], states)
 
