@@ -11,7 +11,7 @@ from curate.dataset import Dataset
 from curate.filter import filter_pairs
 from curate.query import query
 from schemas.configs import IngestConfig, Rule, TextStatsScorer
-from schemas.tables import DECISIONS
+from schemas.tables import schema_of
 from tests.scored import pool, scored, uid
 from tests.tiny import add_table
 
@@ -140,7 +140,7 @@ def test_every_stage_of_deciding_has_its_turn(data: Dataset):
                     {"uid": u, "keep": u != uid(dropped), "reason": stage}
                     for u in data.read("samples", part)["uid"].to_pylist()
                 ],
-                schema=DECISIONS,
+                schema=schema_of(name),
             )
             for part in data.parts("samples")
         }
