@@ -34,7 +34,7 @@ def test_the_tour_runs_as_a_script_and_prints_the_datasets_numbers(tmp_path):
         for r in data.read("decisions_quality", p).to_pylist()
         if r["keep"]
     )
-    add_dedup(data, [(kept[0], kept[1], 2.0)], [kept[1]])
+    add_dedup(data, [(kept[0], kept[1], 2.0)], {kept[1]: kept[0]})
     done = run("--", "--root", str(tmp_path / "set"), cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     lines = [" ".join(line.split()) for line in done.stdout.splitlines()]
